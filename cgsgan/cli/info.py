@@ -1,0 +1,55 @@
+"""``cgsgan info FILE``: what a ``.ply`` or a checkpoint holds, or why it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoArguments:
+    """Say what a file holds.
+
+    Attributes:
+        file: a .ply of Gaussians, a generator.safetensors, a checkpoint folder or a run folder.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+
+
+def run(argv: list[str]) -> int:
+    """Print facts, a line each."""
+    file = tyro.cli(InfoArguments, args=argv, prog="cgsgan info").file
+    for name, value in describe(file):
+        print(f"{name:18s} {value}")
+    return 0
+
+
+def describe(file: Path) -> list[tuple[str, str]]:
+    """Facts about a file, as (name, value).
+
+    Raises:
+        ValueError: when it is neither a readable ``.ply`` nor a checkpoint.
+    """
+    if file.suffix.lower() == ".ply":
+        from cgsgan.export.ply import describe_ply
+
+        return describe_ply(file)
+    from cgsgan.training.checkpoint import find_generator, read_generator
+
+    path = find_generator(file)
+    stored = read_generator(path)
+    parameters = sum(tensor.numel() for tensor in stored.weights.values())
+    config = stored.config
+    return [
+        ("file", str(path)),
+        ("kind", "CGS-GAN generator (averaged weights)"),
+        ("experiment", str(config.get("name"))),
+        ("training size", f"{config.get('resolution')} px"),
+        ("trained on", f"{stored.images_seen / 1000:.1f} kimg"),
+        ("values", f"{parameters:,} in {len(stored.weights)} tensors"),
+        ("data", str((config.get("data") or {}).get("path") or "synthetic heads")),
+    ]

@@ -1,0 +1,115 @@
+"""``cgsgan render RUN_OR_CHECKPOINT [--seeds 0-7] [--psi 0.7] [--turntable webp] [--ply] [--grid]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderArguments:
+    """Show what a generator makes. Without --turntable, --ply or --grid it writes a grid.
+
+    Attributes:
+        checkpoint: a run folder, a checkpoint folder or a generator.safetensors.
+        seeds: identities, like 0-7 or 3,5,9-12.
+        psi: truncation; 1 is full variety, 0 the average head.
+        size: pixels of each picture; default the training size for grids, at least 256 for turntables.
+        grid: write a contact sheet of seeds and views.
+        turntable: write one video with all seeds side by side.
+        path: swing (the range of the training poses) or orbit (all around).
+        frames: frames of the turntable.
+        ply: write one .ply per seed.
+        axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
+        bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
+        out: folder to write to; default next to the checkpoint's run.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    seeds: str = "0-7"
+    psi: float = 1.0
+    size: int | None = None
+    grid: bool = False
+    turntable: Literal["webp", "gif", "mp4", "webm"] | None = None
+    path: Literal["swing", "orbit"] = "swing"
+    frames: int = 96
+    ply: bool = False
+    axes: Literal["opencv", "opengl"] = "opencv"
+    bake_dilation: bool = True
+    out: Path | None = None
+
+
+def run(argv: list[str]) -> int:
+    """Parse, render, say what was written."""
+    arguments = tyro.cli(RenderArguments, args=argv, prog="render.py")
+    seeds = parse_seeds(arguments.seeds)
+    if arguments.size is not None and not 8 <= arguments.size <= 8192:
+        raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
+
+    from cgsgan.experiment import load_generator
+
+    generator = load_generator(arguments.checkpoint)
+    out = arguments.out or _default_out(arguments.checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in _write(arguments, generator, seeds, out):
+        print(f"wrote {path}")
+    return 0
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-3,7"`` to ``[0, 1, 2, 3, 7]``.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+    except ValueError:
+        seeds = []
+    if not seeds or len(seeds) > 4096:
+        raise ValueError(f"--seeds: expected something like 0-7 or 3,5,9-12 (at most 4096 of them), got {text!r}")
+    return seeds
+
+
+def _default_out(checkpoint: Path) -> Path:
+    folder = checkpoint.parent if checkpoint.is_file() else checkpoint
+    run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    return run_folder / "renders"
+
+
+def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -> list[Path]:
+    from cgsgan.gallery import (
+        contact_sheet,
+        generate_scenes,
+        latents_from_seeds,
+        save_contact_sheet,
+        save_scene,
+        save_turntable,
+    )
+
+    z = latents_from_seeds(seeds, generator.z_dim)
+    written: list[Path] = []
+    if arguments.grid or not (arguments.turntable or arguments.ply):
+        written.append(out / "grid.png")
+        size = arguments.size or generator.resolution
+        sheet = contact_sheet(generator, generator.renderer, z, size=size, truncation_psi=arguments.psi)
+        save_contact_sheet(written[-1], sheet)
+    scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
+    if arguments.turntable:
+        written.append(out / f"turntable.{arguments.turntable}")
+        size = arguments.size or max(generator.resolution, 256)
+        save_turntable(
+            written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path
+        )
+    if arguments.ply:
+        dilation = generator.dilation if arguments.bake_dilation else 0.0
+        for index, seed in enumerate(seeds):
+            written.append(out / f"seed-{seed:04d}.ply")
+            save_scene(written[-1], scenes, index, dilation=dilation, axes=arguments.axes)
+    return written

@@ -1,0 +1,200 @@
+"""The one object that describes an experiment, and its strict reader and writer.
+
+One yaml is one run. It may name one parent with ``base:`` (a path relative to itself); its own values win. Unknown
+keys, wrong types and contradictory sizes are errors that name the dotted path and, where there is one, the word that
+was probably meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from cgsgan.data.dataset import DataConfig
+from cgsgan.models.discriminator import DiscriminatorConfig
+from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.rendering.splatting import SplattingConfig
+from cgsgan.training.settings import TrainingConfig
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message names the place and the fix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides a run. Resolved, it is written into the run folder and every checkpoint.
+
+    Attributes:
+        name: default name of the run folder.
+        resolution: image size in pixels: data, discriminator, renderer and generator follow it.
+        data: where images and labels come from.
+        generator: latents to Gaussians.
+        discriminator: images and labels to logits.
+        rendering: Gaussians to images.
+        training: losses, optimiser, length.
+    """
+
+    name: str = "cgsgan"
+    resolution: int = 512
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GaussianGeneratorConfig = field(default_factory=GaussianGeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    rendering: SplattingConfig = field(default_factory=SplattingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def resolved(self) -> ExperimentConfig:
+        """The same config with every component at ``resolution``."""
+        size = {"resolution": self.resolution}
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(self.data, **size),
+            generator=dataclasses.replace(self.generator, **size),
+            discriminator=dataclasses.replace(self.discriminator, **size),
+        )
+
+
+def load_config(path: Path | str) -> ExperimentConfig:
+    """Read a config file with its parent, strictly.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type, contradictory resolution; names file and dotted path.
+    """
+    return parse_config(_read_merged(Path(path)), source=str(path))
+
+
+def parse_config(values: dict[str, Any], *, source: str) -> ExperimentConfig:
+    """Plain data to a resolved config; ``source`` is named in errors."""
+    try:
+        return _build(ExperimentConfig, _with_sizes(values), "").resolved()
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain data (dicts, lists, numbers, strings), ready for yaml or JSON."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(config)
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """The resolved config as yaml that :func:`load_config` reads back equal."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
+
+
+def differing_fields(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
+    """Dotted paths at which two configs differ, with both values."""
+
+    def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return flat
+
+    a, b = flatten(config_to_dict(first)), flatten(config_to_dict(second))
+    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+
+
+def _read_merged(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid yaml ({' '.join(str(error).split())})") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings at the top, got {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if len(children) >= 1:
+        raise ConfigError(f"{path}: has a 'base' of its own; one parent is the limit, so that a run stays readable")
+    return _merge(_read_merged(path.parent / str(base), (*children, path)), values)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _with_sizes(values: dict[str, Any]) -> dict[str, Any]:
+    """Hand the one ``resolution`` down to the parts, which check their other values against it."""
+    resolution = values.get("resolution", ExperimentConfig.resolution)
+    sized = dict(values)
+    for part in ("data", "generator", "discriminator"):
+        own = values.get(part) or {}
+        if isinstance(own, dict):
+            if own.get("resolution", resolution) != resolution:
+                raise ConfigError(
+                    f"{part}.resolution is {own['resolution']} but resolution is {resolution}; "
+                    "set `resolution` at the top only"
+                )
+            sized[part] = {**own, "resolution": resolution}
+    return sized
+
+
+def _build(kind: type[T], values: Any, path: str) -> T:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path or 'config'}: expected a mapping, got {values!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {path}{close[0]}?" if close else f"known here: {', '.join(names)}"
+            raise ConfigError(f"unknown key {path}{key}; {hint}")
+    given = {key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()}
+    return kind(**given)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, {} if value is None else value, path + ".")  # type: ignore[arg-type]
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        close = difflib.get_close_matches(str(value), [str(a) for a in arguments], n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{path}: expected one of {list(arguments)}, got {value!r}{meant}")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = [a for a in arguments if a is not type(None)]
+        return _convert(inner, value, path)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path}: expected a list, got {value!r}")
+        return tuple(_convert(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    return _convert_scalar(kind, value, path)
+
+
+def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
+    if kind is float:
+        # yaml 1.1 reads 1e-3 (without a dot) as a string; a number is what its writer meant.
+        try:
+            if isinstance(value, int | float | str) and not isinstance(value, bool):
+                return float(value)
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        return value
+    raise ConfigError(f"{path}: expected {kind.__name__}, got {value!r} ({type(value).__name__})")

@@ -1,0 +1,257 @@
+"""Data sets of heads: pictures with alpha and the camera of each.
+
+EG3D's format: a folder or zip with ``dataset.json``. A set that fits is decoded once, reduced to the training
+resolution and held as premultiplied 8-bit RGBA, in memory and in the user's cache; otherwise pictures are decoded
+when they are asked for. Both ways give the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+
+from cgsgan.data import cache
+from cgsgan.data.archive import FileSource, open_source
+from cgsgan.data.entries import find_images, find_masks, read_label_pairs, select_entries
+from cgsgan.data.errors import DatasetError
+from cgsgan.data.labels import check_labels, flip_labels
+from cgsgan.data.pictures import PictureReader
+from cgsgan.data.progress import Progress, ignore_progress
+from cgsgan.data.synthetic import SyntheticConfig, make_synthetic, synthetic_name
+
+PRELOAD_SHARE = 0.25
+"""A set is held in memory by default when it takes at most this share of the machine's memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which pictures to train on.
+
+    Attributes:
+        path: folder or zip with ``dataset.json``; None makes (once) and uses the procedural heads of
+            ``synthetic``.
+        resolution: size of the training pictures; larger files are reduced by a box filter.
+        x_flip: add the mirror image of every picture, with the mirrored camera.
+        mask_folder: grey PNG masks with the stems of the pictures, a folder inside the data set or on disk;
+            they multiply the alpha of the pictures.
+        index_list: JSON file, an array of image names or positions; pictures may repeat (rebalancing).
+        max_size: use the first so many pictures only (after ``index_list``, before flips).
+        preload: hold all pictures in memory, decoded; None decides by the size of the set and of the memory.
+        cache: keep the decoded set in the user's cache folder (``CGSGAN_CACHE``).
+        workers: batches decoded ahead, each in a thread, when the set is not preloaded.
+        synthetic: the procedural heads, when ``path`` is None.
+    """
+
+    path: str | None = None
+    resolution: int = 64
+    x_flip: bool = True
+    mask_folder: str | None = None
+    index_list: str | None = None
+    max_size: int | None = None
+    preload: bool | None = None
+    cache: bool = True
+    workers: int = 4
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise DatasetError(f"data.resolution: expected at least 1, got {self.resolution}")
+        if self.max_size is not None and self.max_size < 1:
+            raise DatasetError(f"data.max_size: expected at least 1 (or null for all), got {self.max_size}")
+        if self.workers < 0:
+            raise DatasetError(f"data.workers: expected 0 or more, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealBatch:
+    """Pictures and their cameras.
+
+    Attributes:
+        premultiplied: RGB times alpha, and alpha; all in [0, 1], sRGB.
+        camera_labels: the 25 numbers of each.
+    """
+
+    premultiplied: Float[Tensor, "batch 4 size size"]
+    camera_labels: Float[Tensor, "batch 25"]
+
+    def composite(self, backgrounds: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 size size"]:
+        """The pictures over one solid colour each, sRGB in [0, 1]."""
+        rgb, alpha = self.premultiplied[:, :3], self.premultiplied[:, 3:]
+        return rgb + (1 - alpha) * backgrounds[:, :, None, None]
+
+    def to(self, device: torch.device | str) -> RealBatch:
+        """The same batch on another device."""
+        return RealBatch(
+            premultiplied=self.premultiplied.to(device, non_blocking=True),
+            camera_labels=self.camera_labels.to(device, non_blocking=True),
+        )
+
+
+class HeadDataset:
+    """Pictures with cameras, by index. With ``x_flip``, index ``i + count`` is the mirror of index ``i``.
+
+    Attributes:
+        resolution: size of the pictures.
+        labels: the label of every index, mirror images included.
+        location: what was opened.
+        keep_alive: an object to be kept as long as the set, such as the folder its files lie in.
+    """
+
+    def __init__(
+        self,
+        reader: PictureReader,
+        *,
+        rows: Int64[np.ndarray, " entry"],
+        labels: Float64[np.ndarray, "entry 25"],
+        x_flip: bool,
+        pixels: UInt8[np.ndarray, "image size size 4"] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._pixels = pixels
+        self.x_flip = x_flip
+        self.resolution = reader.resolution
+        self.location = reader.location
+        self.keep_alive: object = None
+        straight = torch.from_numpy(labels).float()
+        self.labels: Float[Tensor, "index 25"] = (
+            torch.cat([straight, flip_labels(straight)]) if x_flip else straight
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def preloaded(self) -> bool:
+        """Whether all pictures are decoded already."""
+        return self._pixels is not None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The file of each index before flips."""
+        return [self._reader.images[row] for row in self._rows]
+
+    def read(self, indices: Sequence[int] | np.ndarray | Tensor) -> RealBatch:
+        """Read pictures.
+
+        Args:
+            indices: any integers in [0, len), in any order, repeats allowed.
+
+        Raises:
+            DatasetError: when a picture that was not preloaded cannot be decoded.
+            IndexError: for indices out of range.
+        """
+        index = np.asarray(indices, dtype=np.int64)
+        if index.size and (int(index.min()) < 0 or int(index.max()) >= len(self)):
+            raise IndexError(f"indices must be in [0, {len(self)}), got {index.min()}..{index.max()}")
+        rows = self._rows[index % len(self._rows)]
+        if self._pixels is not None:
+            pixels = np.asarray(self._pixels[rows])
+        else:
+            size = self.resolution
+            pixels = np.empty((len(rows), size, size, 4), dtype=np.uint8)
+            for position, row in enumerate(rows):
+                pixels[position] = self._reader.read(int(row))
+        flipped = index >= len(self._rows)
+        packed = pixels.view(np.uint32)[..., 0]
+        packed[flipped] = packed[flipped][:, :, ::-1]
+        # NumPy, not torch: waking torch's threads costs more than this little work when the cores are busy.
+        channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        values = np.divide(channels_first, np.float32(255), dtype=np.float32)
+        return RealBatch(
+            premultiplied=torch.from_numpy(values), camera_labels=self.labels[torch.from_numpy(index)]
+        )
+
+    def sample_labels(
+        self, count: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "count 25"]:
+        """Labels drawn uniformly, with replacement, from all indices."""
+        return self.labels[torch.randint(len(self), (count,), generator=generator)]
+
+
+def open_dataset(config: DataConfig, *, progress: Progress = ignore_progress) -> HeadDataset:
+    """Open (and, where it fits, preload) a data set; make it first when ``config.path`` is None.
+
+    With several processes, let one of them open it first: the others then find the cache.
+
+    Args:
+        config: which pictures, how large.
+        progress: called while heads are made and pictures decoded; :func:`cgsgan.data.progress.progress_bar`
+            gives one that draws a bar.
+
+    Raises:
+        DatasetError: one line naming the file or entry at fault.
+    """
+    if config.path is not None:
+        return _open(config, open_source(config.path), progress)
+    folder = cache.cache_folder() / "synthetic"
+    path = folder / synthetic_name(config.synthetic)
+    if path.exists():
+        return _open(config, open_source(path), progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = make_synthetic(config.synthetic, path, progress)
+    except OSError as error:
+        cache.warn_unwritable(folder, error)
+        keep = tempfile.TemporaryDirectory(prefix="cgsgan-")
+        made = make_synthetic(config.synthetic, Path(keep.name) / path.name, progress)
+        dataset = _open(config, open_source(made), progress)
+        dataset.keep_alive = keep
+        return dataset
+    return _open(config, open_source(made), progress)
+
+
+def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDataset:
+    pairs = read_label_pairs(source)
+    labels = check_labels(pairs, source.location)
+    names = [name for name, _ in pairs]
+    images = find_images(names, source, config.mask_folder)
+    order = select_entries(names, source.location, index_list=config.index_list, max_size=config.max_size)
+    used, rows = np.unique(order, return_inverse=True)
+    images = [images[i] for i in used]
+    mask_source, masks = source, None
+    if config.mask_folder is not None:
+        mask_source, masks = find_masks(images, source, config.mask_folder)
+    reader = PictureReader(
+        images=images, masks=masks, sources=(source, mask_source), resolution=config.resolution
+    )
+    return HeadDataset(
+        reader,
+        rows=rows.astype(np.int64).reshape(-1),
+        labels=labels[order],
+        x_flip=config.x_flip,
+        pixels=_preload(reader, config.cache, progress) if _should_preload(config, len(images)) else None,
+    )
+
+
+def _should_preload(config: DataConfig, images: int) -> bool:
+    if config.preload is not None:
+        return config.preload
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        memory = 8 << 30  # Windows has no sysconf; 8 GiB is a small computer
+    return images * config.resolution**2 * 4 <= PRELOAD_SHARE * memory
+
+
+def _preload(
+    reader: PictureReader, use_cache: bool, progress: Progress
+) -> UInt8[np.ndarray, "image size size 4"]:
+    if not use_cache:
+        return reader.read_all(progress)
+    path = cache.cache_folder() / "pixels" / f"{reader.cache_key()}.npy"
+    shape = (len(reader.images), reader.resolution, reader.resolution, 4)
+    pixels = cache.load_pixels(path, shape)
+    if pixels is None:
+        pixels = reader.read_all(progress)
+        cache.save_pixels(path, pixels)
+    return pixels

@@ -1,0 +1,124 @@
+"""Which entries a data set has: its labels' file, the picture and mask of each label, and the chosen ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from cgsgan.data.archive import (
+    IMAGE_SUFFIXES,
+    LABEL_FILE,
+    FileSource,
+    open_source,
+    resolve_images,
+    resolve_masks,
+)
+from cgsgan.data.errors import DatasetError
+from cgsgan.data.labels import parse_label_file
+
+
+def read_label_pairs(source: FileSource) -> list[tuple[str, Any]]:
+    """The (name, numbers) pairs of the set's ``dataset.json``.
+
+    Raises:
+        DatasetError: when the file is missing or malformed.
+    """
+    if LABEL_FILE not in source.names:
+        raise DatasetError(
+            f"{source.location}: there is no {LABEL_FILE} in it; expected EG3D's format: pictures, and a "
+            f"{LABEL_FILE} with the camera of each"
+        )
+    return parse_label_file(source.read(LABEL_FILE), source.location)
+
+
+def find_images(names: list[str], source: FileSource, mask_folder: str | None) -> list[str]:
+    """The file of every label name.
+
+    Raises:
+        DatasetError: naming the first that is missing, or is no PNG, JPEG or WebP.
+    """
+    found = resolve_images(names, source, mask_folder)
+    missing = [name for name, image in zip(names, found, strict=True) if image is None]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DatasetError(
+            f"{source.location}: image {missing[0]!r}{more} is named in {LABEL_FILE} but is missing"
+        )
+    images = [image for image in found if image is not None]
+    for image in images:
+        if not image.lower().endswith(IMAGE_SUFFIXES):
+            raise DatasetError(
+                f"{source.location}: {image!r} has an unknown file type; expected PNG, JPEG or WebP"
+            )
+    return images
+
+
+def find_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str]]:
+    """Where the masks lie (inside the set, or in a folder on disk) and the mask of every image.
+
+    Raises:
+        DatasetError: when the folder, or the mask of an image, is missing.
+    """
+    place, masks = locate_masks(images, source, mask_folder)
+    missing = [image for image, mask in zip(images, masks, strict=True) if mask is None]
+    if missing:
+        more = f" (and for {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DatasetError(
+            f"{source.location}: there is no mask for {missing[0]!r}{more} in {mask_folder!r}; expected a "
+            "grey PNG with the stem of the picture"
+        )
+    return place, [mask for mask in masks if mask is not None]
+
+
+def locate_masks(
+    images: list[str], source: FileSource, mask_folder: str
+) -> tuple[FileSource, list[str | None]]:
+    """As :func:`find_masks`, with None for masks that are missing."""
+    inside = f"{mask_folder.rstrip('/')}/"
+    if any(name.startswith(inside) for name in source.names):
+        return source, resolve_masks(images, source, mask_folder)
+    if not Path(mask_folder).expanduser().is_dir():
+        raise DatasetError(
+            f"{source.location}: mask folder {mask_folder!r} is neither in the data set nor on disk"
+        )
+    place = open_source(mask_folder)
+    return place, resolve_masks(images, place, "")
+
+
+def select_entries(
+    names: list[str], location: Path, *, index_list: str | None, max_size: int | None
+) -> Int64[np.ndarray, " entry"]:
+    """Positions in ``names`` of the chosen entries: all, or the list's (with repeats), at most ``max_size``.
+
+    Raises:
+        DatasetError: when the list cannot be read or names an image that is not in the set.
+    """
+    order = np.arange(len(names), dtype=np.int64)
+    if index_list is not None:
+        order = _read_index_list(Path(index_list).expanduser(), names, location)
+    return order[:max_size]
+
+
+def _read_index_list(path: Path, names: list[str], location: Path) -> Int64[np.ndarray, " entry"]:
+    try:
+        items = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot read the index list ({error.strerror or error})") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: the index list is not valid JSON ({error})") from error
+    if not isinstance(items, list) or not items:
+        raise DatasetError(
+            f"{path}: the index list must be a non-empty JSON array of image names or positions"
+        )
+    positions = {name: position for position, name in enumerate(names)}
+    order = np.empty(len(items), dtype=np.int64)
+    for number, item in enumerate(items):
+        position = positions.get(item) if isinstance(item, str) else item
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < len(names):
+            raise DatasetError(f"{path}: item {number}, {item!r}, is not in {location} ({len(names)} images)")
+        order[number] = position
+    return order

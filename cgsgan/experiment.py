@@ -1,0 +1,264 @@
+"""The wiring: a config becomes networks, data, a trainer and a run. Start reading here.
+
+A model makes a scene (``models``), a renderer makes images (``rendering``), a step makes gradients
+(``training.steps``), a trainer makes a run (``training.trainer``); only this file knows them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS
+from cgsgan.config import (
+    ConfigError,
+    ExperimentConfig,
+    config_to_dict,
+    differing_fields,
+    dump_config,
+    load_config,
+    parse_config,
+)
+from cgsgan.data.dataset import HeadDataset, open_dataset
+from cgsgan.data.sampler import BatchStream
+from cgsgan.gallery import (
+    contact_sheet,
+    generate_scenes,
+    latents_from_seeds,
+    save_contact_sheet,
+    save_scene,
+    save_turntable,
+)
+from cgsgan.models.discriminator import Discriminator
+from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.rendering.splatting import SplattingRenderer
+from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.run_folder import RunFolder
+from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.trainer import Milestones, Trainer
+from cgsgan.types import GeneratorOutput
+
+SHEET_SEEDS = tuple(range(16))
+"""The identities of every sample sheet: the same ones through a whole run."""
+
+
+class TrainedGenerator(nn.Module):
+    """A generator with everything that is needed to look at what it makes.
+
+    Attributes:
+        network: latents to scenes.
+        config: the experiment it comes from.
+        renderer: draws its scenes as they were drawn in training, at any size.
+        images_seen: how long it was trained.
+    """
+
+    def __init__(self, network: GaussianGenerator, config: ExperimentConfig, images_seen: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.images_seen = images_seen
+        self.renderer = build_renderer(config)
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        return self.network.z_dim
+
+    @property
+    def resolution(self) -> int:
+        """The image size it was trained at, pixels."""
+        return self.config.resolution
+
+    @property
+    def dilation(self) -> float:
+        """The renderer's dilation as a standard deviation in world units at the data's camera distance.
+
+        A viewer that does not know the training size shows the same picture when this is added to the scales.
+        """
+        pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
+        return self.config.rendering.eps2d**0.5 * pixel
+
+    def forward(
+        self,
+        z: Float[Tensor, "batch z_dim"] | None = None,
+        *,
+        ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
+        truncation_psi: float = 1.0,
+    ) -> GeneratorOutput:
+        """Scenes for latents ``z``, or for ``ws`` that were mapped before."""
+        return self.network(z, ws=ws, truncation_psi=truncation_psi)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left behind.
+
+    Attributes:
+        run: its folder.
+        files: name and path of everything made at the end.
+    """
+
+    run: RunFolder
+    files: dict[str, Path]
+
+
+def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
+    """The renderer of an experiment."""
+    return SplattingRenderer(config.rendering, training_size=config.resolution)
+
+
+def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator) -> AdversarialSteps:
+    """Both networks on their device, equal on all processes, and the objective."""
+    set_seed(config.training.seed)
+    generator = GaussianGenerator(config.generator)
+    discriminator = Discriminator(config.discriminator)
+    labels = dataset.labels
+    discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
+    return AdversarialSteps(
+        generator=generator.to(accelerator.device),
+        discriminator=discriminator.to(accelerator.device),
+        renderer=build_renderer(config),
+        size=config.resolution,
+        loss=config.training.loss,
+        autocast=accelerator.autocast,
+    )
+
+
+def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Accelerator) -> Trainer:
+    """Everything a run needs, ready to train from its start."""
+    with accelerator.main_process_first():
+        dataset = open_dataset(config.data)
+    stream = BatchStream(
+        dataset,
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        workers=config.data.workers,
+    )
+    return Trainer(
+        steps=build_steps(config, dataset, accelerator),
+        stream=stream,
+        labels=dataset,
+        config=config.training,
+        accelerator=accelerator,
+        run=run,
+        milestones=Milestones(
+            sample=lambda ema, seen: _sample(config, run, ema, seen), config=config_to_dict(config)
+        ),
+    )
+
+
+def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> RunResult:
+    """Train, or go on training, and leave a grid, a turntable and a ``.ply``.
+
+    Args:
+        config: the experiment.
+        run: where to write; must not exist (or be empty) unless resuming.
+        resume: continue from the newest checkpoint in ``run``.
+
+    Raises:
+        ValueError: for anything a user can fix: data, config, folders; nothing is written over.
+    """
+    accelerator = Accelerator(
+        mixed_precision=config.training.mixed_precision, cpu=not torch.cuda.is_available()
+    )
+    checkpoint = run.latest_checkpoint() if resume else None
+    if checkpoint is not None:
+        check_resumable(run, config)
+    trainer = build_trainer(config, run, accelerator)
+    if checkpoint is not None:
+        trainer.restore(
+            read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights
+        )
+    elif accelerator.is_main_process:
+        run.create(dump_config(config))
+    accelerator.wait_for_everyone()
+    trainer.train()
+    files = _finish(config, run) if accelerator.is_main_process else {}
+    accelerator.end_training()
+    return RunResult(run=run, files=files)
+
+
+RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
+             "training.checkpoint_kimg", "training.keep_checkpoints", "data.path", "data.workers",
+             "data.preload", "data.cache")  # fmt: skip
+"""What may differ when a run is resumed: its length, its bookkeeping and where the data lies."""
+
+
+def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
+    """Refuse to continue a run as a different experiment.
+
+    Raises:
+        ConfigError: names every differing field with both values.
+    """
+    different = [
+        line
+        for line in differing_fields(load_config(run.config), config)
+        if line.split(":")[0] not in RESUMABLE
+    ]
+    if different:
+        raise ConfigError(
+            f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}"
+        )
+
+
+def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> TrainedGenerator:
+    """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
+
+    Args:
+        path: a run folder means its newest checkpoint.
+        device: where to put it.
+
+    Raises:
+        ValueError: when there is none, or it is damaged or of another kind.
+    """
+    file = find_generator(path)
+    stored = read_generator(file)
+    config = parse_config(stored.config, source=str(file))
+    network = GaussianGenerator(config.generator)
+    try:
+        network.load_state_dict(stored.weights)
+    except RuntimeError as error:
+        raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
+    generator = TrainedGenerator(network, config, stored.images_seen)
+    return generator.eval().requires_grad_(False).to(device)
+
+
+def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_seen: int) -> str:
+    generator = TrainedGenerator(ema, config, images_seen)  # type: ignore[arg-type]
+    path = run.samples / f"kimg-{images_seen / 1000:09.3f}.png"
+    device = next(ema.parameters()).device
+    z = latents_from_seeds(SHEET_SEEDS, generator.z_dim).to(device)
+    save_contact_sheet(path, contact_sheet(generator, generator.renderer, z, size=config.resolution))
+    return f"contact sheet: {path}"
+
+
+def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
+    generator = load_generator(run.path)
+    size = config.resolution
+    files = {name: run.path / name for name in ("grid.png", "turntable.webp", "head.ply")}
+    z = latents_from_seeds(SHEET_SEEDS, generator.z_dim)
+    save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
+    scenes = generate_scenes(generator, z[:8])
+    save_turntable(files["turntable.webp"], generator.renderer, scenes, size=max(size, 128))
+    save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+    return files
+
+
+__all__ = [
+    "RunResult",
+    "TrainedGenerator",
+    "build_renderer",
+    "build_steps",
+    "build_trainer",
+    "check_resumable",
+    "load_generator",
+    "train",
+]

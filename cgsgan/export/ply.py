@@ -1,0 +1,293 @@
+"""Gaussian-splat PLY, the format every viewer opens (Kerbl et al. 2023): written and read with numpy alone.
+
+A file holds, per splat, little-endian float32: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_* (channel-major:
+all red coefficients first), opacity (logit), scale_0..2 (natural logarithm), rot_0..3 (w x y z). Colour is
+0.5 + C0 f_dc, read by viewers as display-referred sRGB. Which way is up is not part of the format; see
+:mod:`cgsgan.export.axes`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cgsgan.export.atomic import atomic_path
+from cgsgan.export.axes import check_axes, half_turn_x, half_turn_x_sh
+from cgsgan.export.ply_header import PlyError, VertexTable, read_vertex_table
+from cgsgan.types import SH_C0, Gaussians
+
+PRUNE_OPACITY = 1 / 255
+"""Below this opacity a splat cannot change an 8-bit picture; most viewers skip such contributions anyway."""
+OPACITY_MARGIN = 2.0**-24
+"""Opacities are kept this far from 0 and 1, where the logit is infinite; invisible, and exact in float32."""
+SMALLEST_SCALE = 1e-12
+"""World units; standard deviations of 0 are written as this, because ln 0 is not a number viewers accept."""
+SH_DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}
+"""Number of f_rest properties -> degree of the spherical harmonics."""
+POSITION, DC, SCALE, ROTATION = (
+    ("x", "y", "z"),
+    ("f_dc_0", "f_dc_1", "f_dc_2"),
+    ("scale_0", "scale_1", "scale_2"),
+    ("rot_0", "rot_1", "rot_2", "rot_3"),
+)
+_AXES_COMMENT = "cgsgan axes "
+
+
+def write_ply(
+    path: str | os.PathLike[str],
+    gaussians: Gaussians,
+    *,
+    axes: str = "opencv",
+    prune: float = PRUNE_OPACITY,
+    extra_dilation: float = 0.0,
+    sh_rest: Float[Tensor, "gaussian coefficient 3"] | None = None,
+) -> int:
+    """Write one scene, atomically.
+
+    Args:
+        path: the file; missing folders are created.
+        gaussians: one scene without a batch axis, RGB, in this library's world (+y up, face along +z).
+        axes: ``opencv`` turns the scene by 180 degrees about X (y down, face along -z), as SuperSplat and
+            Babylon expect; ``opengl`` writes it as it is, for viewers that show file axes (three.js, viser).
+        prune: splats with an opacity below this are left out; 0 keeps all.
+        extra_dilation: world units, added in quadrature to every standard deviation. Bakes in the pixel
+            dilation of the renderer a generator was trained with, which other viewers do not apply.
+        sh_rest: spherical harmonics without the constant one, 3, 8 or 15 coefficients per channel.
+
+    Returns:
+        The number of splats written.
+
+    Raises:
+        ValueError: for a batch, other than three colour channels, NaN or Inf, a zero quaternion, a negative
+            scale, ``axes`` or ``prune`` out of range, or when pruning leaves nothing.
+    """
+    check_axes(axes)
+    scene = _checked_scene(gaussians, prune=prune, extra_dilation=extra_dilation)
+    if sh_rest is not None:
+        _check_sh(sh_rest, count=scene.count)
+        sh_rest = sh_rest.detach().to("cpu", torch.float64)
+    keep = scene.opacities >= prune
+    count = int(keep.sum())
+    if count == 0:
+        raise ValueError(
+            f"write_ply: none of the {scene.count} Gaussians reaches the opacity prune = {prune:.4g}"
+        )
+    scene = scene.map(lambda tensor: tensor[keep])
+    if axes == "opencv":
+        scene = half_turn_x(scene)
+        sh_rest = None if sh_rest is None else half_turn_x_sh(sh_rest)
+    columns = _columns(scene, extra_dilation, None if sh_rest is None else sh_rest[keep])
+    table = np.ascontiguousarray(np.concatenate(list(columns.values()), axis=1), dtype="<f4")
+    names = [name for group in columns for name in group]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"comment {_AXES_COMMENT}{axes}",
+        f"element vertex {count}",
+    ]
+    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write("\n".join(header).encode("ascii"))
+        file.write(table.data)
+    return count
+
+
+def read_ply(path: str | os.PathLike[str], *, axes: str = "opencv") -> Gaussians:
+    """Read the splats of a PLY written by this library or another 3D Gaussian-splatting tool.
+
+    Properties may come in any order; normals and unknown properties are skipped. Colours are the constant
+    part (0.5 + C0 f_dc, negative values raised to 0 as viewers do): **view-dependent colour, spherical
+    harmonics of degree 1 to 3, is dropped**; :func:`read_sh_rest` returns it.
+
+    Args:
+        path: the file.
+        axes: the frame of the file, see :func:`write_ply`; the result is always in this library's world.
+
+    Returns:
+        One scene on the CPU, float32, with unit quaternions.
+
+    Raises:
+        PlyError: when the file is no such PLY: wrong format, truncated, a property missing, NaN or Inf, a
+            zero quaternion, a scale beyond float32.
+        OSError: when the file cannot be opened.
+    """
+    check_axes(axes)
+    path = Path(path)
+    table = read_vertex_table(path)
+    vertices = _read_vertices(path, table)
+    quats = _read_columns(path, vertices, ROTATION)
+    norms = np.linalg.norm(quats, axis=1, keepdims=True)
+    if not norms.all():
+        row = int(np.argmin(norms))
+        raise PlyError(f"{path}: expected quaternions rot_0..3 of non-zero length, vertex {row} has 0 0 0 0")
+    opacities = _read_columns(path, vertices, ("opacity",))[:, 0]
+    with np.errstate(over="ignore"):
+        scales = np.exp(_read_columns(path, vertices, SCALE)).astype(np.float32)
+        opacities = 1 / (1 + np.exp(-opacities))
+    if not np.isfinite(scales).all():
+        raise PlyError(
+            f"{path}: expected scale_0..2 to be logarithms below 88, a larger one gives an infinite splat"
+        )
+    colors = 0.5 + SH_C0 * _read_columns(path, vertices, DC)
+    scene = Gaussians(
+        means=_tensor(_read_columns(path, vertices, POSITION)),
+        quats=_tensor(quats / norms),
+        scales=_tensor(np.maximum(scales, np.finfo(np.float32).tiny)),
+        opacities=_tensor(opacities),
+        colors=_tensor(np.maximum(colors, 0)),
+    )
+    return half_turn_x(scene) if axes == "opencv" else scene
+
+
+def read_sh_rest(
+    path: str | os.PathLike[str], *, axes: str = "opencv"
+) -> Float[Tensor, "gaussian coefficient 3"] | None:
+    """The view-dependent part of a PLY's colour: 3, 8 or 15 coefficients per channel, or None at degree 0.
+
+    Args:
+        path: the file.
+        axes: the frame of the file, see :func:`write_ply`.
+
+    Raises:
+        PlyError: as :func:`read_ply`.
+    """
+    check_axes(axes)
+    path = Path(path)
+    table = read_vertex_table(path)
+    names = _rest_names(path, table)
+    if not names:
+        return None
+    flat = _tensor(_read_columns(path, _read_vertices(path, table), names))
+    rest = flat.unflatten(1, (3, -1)).mT.contiguous()
+    return half_turn_x_sh(rest) if axes == "opencv" else rest
+
+
+def describe_ply(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """What a PLY holds, as (label, value) lines for people; bounds are in the axes of the file.
+
+    Raises:
+        PlyError: as :func:`read_ply`.
+    """
+    path = Path(path)
+    table = read_vertex_table(path)
+    degree = SH_DEGREES[len(_rest_names(path, table))]
+    scene = read_ply(path, axes="opengl")
+    low, high = scene.means.min(dim=0).values.tolist(), scene.means.max(dim=0).values.tolist()
+    known = {*POSITION, *DC, *SCALE, *ROTATION, "opacity", "nx", "ny", "nz"}
+    extra = [n for n in table.dtype.names or () if n not in known and not n.startswith("f_rest_")]
+    stated = [c.removeprefix(_AXES_COMMENT) for c in table.comments if c.startswith(_AXES_COMMENT)]
+    return [
+        ("splats", f"{table.count:,}"),
+        ("bytes per splat", str(table.dtype.itemsize)),
+        ("SH degree", str(degree)),
+        *((f"{name} range", f"{a:.4g} .. {b:.4g}") for name, a, b in zip("xyz", low, high)),
+        ("opacity 5/50/95 %", _quantiles(scene.opacities)),
+        ("scale 5/50/95 %", _quantiles(scene.scales)),
+        ("axes", f"{stated[0][:20]} (stated by the file)" if stated else "unknown (the format does not say)"),
+        ("other properties", ", ".join(extra)[:200] or "none"),
+    ]
+
+
+def _checked_scene(gaussians: Gaussians, *, prune: float, extra_dilation: float) -> Gaussians:
+    if gaussians.means.ndim != 2:
+        raise ValueError(
+            f"write_ply: expected one scene with means [N, 3], got {list(gaussians.means.shape)}"
+            "; use gaussians.scene(i)"
+        )
+    if gaussians.colors.shape[-1] != 3:
+        raise ValueError(f"write_ply: expected 3 colour channels, got {gaussians.colors.shape[-1]}")
+    if not 0 <= prune < 1:
+        raise ValueError(f"write_ply: prune must be an opacity in [0, 1), got {prune}")
+    if not 0 <= extra_dilation < float("inf"):
+        raise ValueError(
+            f"write_ply: extra_dilation must be a length >= 0 in world units, got {extra_dilation}"
+        )
+    for name, tensor in vars(gaussians).items():
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            raise ValueError(f"write_ply: gaussians.{name} holds {bad} NaN or Inf of {tensor.numel()} values")
+    if bool((gaussians.scales < 0).any()):
+        raise ValueError(
+            "write_ply: gaussians.scales must be standard deviations >= 0; these look like logarithms"
+        )
+    if bool((gaussians.quats == 0).all(dim=-1).any()):
+        raise ValueError("write_ply: gaussians.quats holds a zero quaternion, which is no rotation")
+    return gaussians.map(lambda tensor: tensor.detach().to("cpu", torch.float64))
+
+
+def _check_sh(sh_rest: Tensor, *, count: int) -> None:
+    if sh_rest.shape[0] != count or 3 * sh_rest.shape[1] not in SH_DEGREES:
+        raise ValueError(
+            f"write_ply: expected sh_rest [{count}, 3 | 8 | 15, 3] (degree 1 to 3), got {list(sh_rest.shape)}"
+        )
+    if not bool(sh_rest.isfinite().all()):
+        raise ValueError("write_ply: sh_rest holds NaN or Inf")
+
+
+def _columns(
+    scene: Gaussians, extra_dilation: float, sh_rest: Tensor | None
+) -> dict[tuple[str, ...], np.ndarray]:
+    """The file's columns in the order of the format, one [N, k] array for each group of names."""
+    rest = scene.colors.new_zeros(scene.count, 0) if sh_rest is None else sh_rest.mT.flatten(1)
+    opacities = scene.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
+    scales = torch.hypot(scene.scales, scene.scales.new_tensor(extra_dilation)).clamp_min(SMALLEST_SCALE)
+    quats = scene.quats / scene.quats.norm(dim=-1, keepdim=True)
+    tensors = {
+        POSITION: scene.means,
+        ("nx", "ny", "nz"): torch.zeros_like(scene.means),
+        DC: (scene.colors - 0.5) / SH_C0,
+        tuple(f"f_rest_{i}" for i in range(rest.shape[1])): rest,
+        ("opacity",): opacities.logit()[:, None],
+        SCALE: scales.log(),
+        ROTATION: quats,
+    }
+    return {names: tensor.numpy() for names, tensor in tensors.items()}
+
+
+def _read_vertices(path: Path, table: VertexTable) -> np.ndarray:
+    names = table.dtype.names or ()
+    required = (*POSITION, *DC, "opacity", *SCALE, *ROTATION)
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise PlyError(f"{path}: expected the properties of a splat, missing {', '.join(missing)} (a mesh?)")
+    wrong = [name for name in required if table.dtype[name].kind != "f"]
+    if wrong:
+        raise PlyError(f"{path}: expected float properties, got {table.dtype[wrong[0]]} for {wrong[0]}")
+    _rest_names(path, table)
+    vertices = np.fromfile(path, dtype=table.dtype, count=table.count, offset=table.offset)
+    if len(vertices) != table.count:
+        raise PlyError(f"{path}: expected {table.count} vertices, could read {len(vertices)}")
+    return vertices
+
+
+def _rest_names(path: Path, table: VertexTable) -> tuple[str, ...]:
+    found = {name for name in table.dtype.names or () if name.startswith("f_rest_")}
+    names = tuple(f"f_rest_{i}" for i in range(len(found)))
+    if len(found) not in SH_DEGREES or found != set(names):
+        raise PlyError(f"{path}: expected 0, 9, 24 or 45 properties f_rest_0.., got {len(found)}")
+    return names
+
+
+def _read_columns(path: Path, vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        columns = np.stack([vertices[name] for name in names], axis=1).astype(np.float32)
+    finite = np.isfinite(columns)
+    if not finite.all():
+        row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
+        raise PlyError(
+            f"{path}: expected finite numbers, vertex {row} has {names[column]} = {columns[row, column]}"
+        )
+    return columns.astype(np.float64)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _quantiles(values: Tensor) -> str:
+    return " / ".join(f"{v:.4g}" for v in np.quantile(values.numpy(), [0.05, 0.5, 0.95]))

@@ -1,0 +1,132 @@
+"""Pictures of a generator: contact sheets of seeds and views, turntables, single scenes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cgsgan.cameras import Cameras, orbit, turntable
+from cgsgan.export.images import make_grid, save_image, to_uint8
+from cgsgan.export.ply import write_ply
+from cgsgan.export.video import save_video
+from cgsgan.rendering.renderer import Renderer
+from cgsgan.types import Gaussians, GeneratorOutput
+
+SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
+"""Yaw and pitch in degrees of the views of a contact sheet."""
+WHITE = (1.0, 1.0, 1.0)
+
+
+@runtime_checkable
+class LatentGenerator(Protocol):
+    """Anything that turns latents into scenes."""
+
+    def __call__(self, z: Tensor, *, truncation_psi: float = 1.0) -> GeneratorOutput:
+        """Generate a batch of scenes."""
+        ...
+
+
+def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Float[Tensor, "seed z_dim"]:
+    """One latent per seed; a seed gives the same latent in every batch and on every device."""
+    return torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+@torch.no_grad()
+def generate_scenes(
+    generator: LatentGenerator, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0, chunk: int = 16
+) -> Gaussians:
+    """Scenes for any number of latents, in chunks that bound the memory."""
+    parts = [generator(part, truncation_psi=truncation_psi).gaussians for part in z.split(chunk)]
+    return Gaussians.cat(parts)
+
+
+@torch.no_grad()
+def render_views(
+    renderer: Renderer,
+    scenes: Gaussians,
+    cameras: Cameras,
+    *,
+    size: int,
+    background: tuple[float, float, float] = WHITE,
+) -> Float[Tensor, "batch view 3 size size"]:
+    """Every scene from every one of V cameras, on one background colour."""
+    batch = scenes.means.shape[0]
+    device = scenes.means.device
+    shared = cameras.map(lambda t: t.to(device).expand(batch, *t.shape))
+    backgrounds = torch.tensor(background, device=device).expand(batch, shared.viewmats.shape[1], 3)
+    return renderer(scenes, shared, size=size, backgrounds=backgrounds).images
+
+
+def contact_sheet(
+    generator: LatentGenerator,
+    renderer: Renderer,
+    z: Float[Tensor, "seed z_dim"],
+    *,
+    size: int,
+    truncation_psi: float = 1.0,
+    columns: int = 2,
+) -> np.ndarray:
+    """Seeds as rows, ``SHEET_VIEWS`` as columns, ``columns`` such blocks side by side; uint8 ``[H, W, 3]``."""
+    scenes = generate_scenes(generator, z, truncation_psi=truncation_psi)
+    angles = torch.tensor(SHEET_VIEWS).mul(math.pi / 180)
+    images = render_views(renderer, scenes, orbit(angles[:, 0], angles[:, 1]), size=size)
+    return make_grid(images.flatten(0, 1).cpu(), columns=columns * len(SHEET_VIEWS))
+
+
+def save_contact_sheet(path: Path, sheet: np.ndarray, *, smallest: int = 640) -> None:
+    """Write a sheet as PNG, enlarged by a whole factor when it is too small to look at."""
+    factor = max(1, round(smallest / sheet.shape[1]))
+    save_image(path, sheet.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def turntable_frames(
+    renderer: Renderer, scenes: Gaussians, *, size: int, frames: int, kind: str = "swing", columns: int = 4
+) -> Iterator[np.ndarray]:
+    """Frames of several heads turning side by side; uint8 ``[H, W, 3]``, deterministic by frame number."""
+    path = turntable(frames, kind=kind)
+    for frame in range(frames):
+        camera = path.map(lambda t, i=frame: t[i : i + 1])
+        images = render_views(renderer, scenes, camera, size=size)[:, 0]
+        yield make_grid(images.cpu(), columns=min(columns, images.shape[0]))
+
+
+def save_turntable(
+    path: Path,
+    renderer: Renderer,
+    scenes: Gaussians,
+    *,
+    size: int,
+    frames: int = 48,
+    kind: str = "swing",
+    fps: int = 24,
+) -> None:
+    """Write a looping turntable; the format follows the file's ending (webp, gif, mp4, webm)."""
+    pictures = turntable_frames(renderer, scenes, size=size, frames=frames, kind=kind)
+    save_video(path, pictures, fps=fps, format=path.suffix.lstrip("."))
+
+
+def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0.0, axes: str = "opencv") -> int:
+    """Write one scene as an Inria PLY; returns the number of Gaussians written."""
+    scene = scenes.scene(index).map(lambda tensor: tensor.detach().cpu())
+    return write_ply(path, scene, axes=axes, extra_dilation=dilation)
+
+
+__all__ = [
+    "SHEET_VIEWS",
+    "contact_sheet",
+    "generate_scenes",
+    "latents_from_seeds",
+    "render_views",
+    "save_contact_sheet",
+    "save_scene",
+    "save_turntable",
+    "to_uint8",
+    "turntable_frames",
+]

@@ -1,0 +1,1 @@
+"""Objectives and regularisers: pure functions of logits, images and scenes."""

@@ -1,0 +1,319 @@
+"""Coarse-to-fine anchors: token features to Gaussians, level by level (CGS-GAN, after GSGAN).
+
+Inside, tensors are ``[row, channel, token]``: ``token`` runs over batch x points, ``row`` over the children of a point.
+A parent is then broadcast over its children without being copied, and every operation works on long contiguous runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cgsgan.models.layers import LEAKY_SLOPE, EqualizedLinear
+from cgsgan.types import SH_C0, Gaussians
+
+LIMIT = 20.0
+"""Log scales, orientations, opacity logits and colors v are softly limited: v -> 20 tanh(v / 20)."""
+QUATERNION_EPSILON = 0.001
+ATTRIBUTES = 11
+"""Channels after the position: log scale 3, orientation 4, color 3, opacity logit 1."""
+CHANNELS = 3 + ATTRIBUTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorConfig:
+    """The levels.
+
+    Attributes:
+        split_factors: children per parent, level by level; the first is 1 (level 0 has one Gaussian per point).
+            None: 1, 4, 4, 4, then 2 per level, log2(resolution) - 3 levels, as published.
+        feature_widths: channels of a row's features, level by level. None: width, width / 2, ... but at least 16.
+        first_offset: level-0 positions are this times the head.
+        first_position: ``head``, positions are the offset alone, as published; ``points``, point plus offset.
+        start_log_scale: log standard deviation that level 0 starts from, before ``max_log_scale`` bends it.
+        start_opacity: opacity that level 0 starts from, in (0, 1).
+        scale_bias: initial bias of the scale heads; children have softplus(-bias) less log scale than their parent.
+        max_log_scale: upper bound of level-0 log scales. None: log(0.5 / sqrt(points)).
+        shrink: whether parents larger than half a pixel pass on a log scale reduced by a fixed amount, such that it
+            falls from ``max_log_scale`` to half a pixel over the levels.
+        bound: how positions are kept in [-0.5, 0.5]: ``clamp`` (published; no gradient outside) or ``tanh``, the smooth
+            0.5 tanh(2 x).
+        dead_heads: whether the last level carries the unused, frozen anchor heads of the published networks.
+    """
+
+    split_factors: tuple[int, ...] | None = None
+    feature_widths: tuple[int, ...] | None = None
+    first_offset: float = 0.2
+    first_position: Literal["head", "points"] = "head"
+    start_log_scale: float = -5.0
+    start_opacity: float = 0.1
+    scale_bias: float = -1.0
+    max_log_scale: float | None = None
+    shrink: bool = True
+    bound: Literal["clamp", "tanh"] = "clamp"
+    dead_heads: bool = False
+
+    def __post_init__(self) -> None:
+        factors, widths = self.split_factors, self.feature_widths
+        if factors is not None and (len(factors) < 2 or factors[0] != 1 or min(factors) < 1):
+            raise ValueError(
+                f"anchors: split_factors need >= 2 entries >= 1, the first of them 1, got {factors}"
+            )
+        if widths is not None and min(widths, default=0) < 1:
+            raise ValueError(f"anchors: feature_widths must be >= 1, got {widths}")
+        if not 0 < self.start_opacity < 1:
+            raise ValueError(f"anchors: start_opacity must be inside (0, 1), got {self.start_opacity}")
+
+    def resolve_split_factors(self, resolution: int) -> tuple[int, ...]:
+        """Children per parent of every level of a generator for images of ``resolution``."""
+        if self.split_factors is not None:
+            return self.split_factors
+        levels = resolution.bit_length() - 4
+        return (1, 4, 4, 4)[:levels] + (2,) * max(levels - 4, 0)
+
+    def resolve_feature_widths(self, resolution: int, width: int) -> tuple[int, ...]:
+        """Feature channels of every level.
+
+        Raises:
+            ValueError: when ``feature_widths`` and the levels differ in number.
+        """
+        levels = len(self.resolve_split_factors(resolution))
+        widths = self.feature_widths or tuple(max(16, width >> level) for level in range(levels))
+        if len(widths) != levels:
+            raise ValueError(f"anchors: expected {levels} feature_widths, one per level, got {widths}")
+        return widths
+
+
+class Heads(nn.Module):
+    """The linear heads of one or two sets of Gaussians: position, log scale, orientation, color, opacity logit.
+
+    Args:
+        features: input channels.
+        sets: 2 for anchors and Gaussians, in this order; 1 for one of them.
+        scale_bias: initial bias of the log-scale heads.
+    """
+
+    row_gain: Tensor
+
+    def __init__(self, features: int, *, sets: int, scale_bias: float) -> None:
+        super().__init__()
+        attributes = torch.randn(sets, ATTRIBUTES, features)
+        attributes[:, :7] *= 0.1
+        bias = torch.zeros(sets, ATTRIBUTES)
+        bias[:, :3] = scale_bias
+        self.xyz_weight = nn.Parameter(torch.randn(sets, 3, features))
+        self.xyz_bias = nn.Parameter(torch.zeros(sets, 3))
+        self.attribute_weight = nn.Parameter(attributes)
+        self.attribute_bias = nn.Parameter(bias)
+        gain = torch.ones(CHANNELS)
+        gain[6:] = 1 / LIMIT
+        self.register_buffer("row_gain", gain, persistent=False)
+
+    def merged(self) -> tuple[Float[Tensor, "channel feature"], Float[Tensor, "channel 1"]]:
+        """Effective weight and bias of all heads; orientation, color and opacity come in units of ``LIMIT``."""
+        weight = torch.cat([self.xyz_weight, self.attribute_weight], dim=1)
+        bias = torch.cat([self.xyz_bias, self.attribute_bias], dim=1) * self.row_gain
+        weight = weight * (self.row_gain * (1 / math.sqrt(weight.shape[-1])))[:, None]
+        return weight.flatten(0, 1), bias.flatten()[:, None]
+
+
+class Level(nn.Module):
+    """Token features to the head outputs of all rows of one level.
+
+    Features of a row are (lrelu(split(h)) + carry(h)) / sqrt(2) with ``carry`` shared by the rows of a token; the heads
+    are linear, so they are applied to both parts apart and the shared part is computed once per token.
+
+    Args:
+        width: channels of a token.
+        features: channels of a row.
+        rows: rows per token.
+        sets: 2 for anchors and Gaussians, 1 for Gaussians alone.
+        config: the levels.
+    """
+
+    def __init__(self, width: int, features: int, *, rows: int, sets: int, config: AnchorConfig) -> None:
+        super().__init__()
+        self.rows, self.features, self.sets = rows, features, sets
+        self.split = EqualizedLinear(width, features * rows)
+        self.carry = None if rows == 1 and features == width else EqualizedLinear(width, features)
+        self.heads = Heads(features, sets=sets, scale_bias=config.scale_bias)
+        self.dead_heads = None
+        if config.dead_heads and sets == 1:
+            self.dead_heads = Heads(features, sets=1, scale_bias=config.scale_bias).requires_grad_(False)
+
+    def forward(self, tokens: Float[Tensor, "token width"]) -> Float[Tensor, "row channel token"]:
+        """Head outputs in float32; ``channel`` is 14 per set."""
+        columns = tokens.t()
+        weight, bias = self.split.scaled()
+        split = functional.leaky_relu_(torch.addmm(bias[:, None], weight, columns), LEAKY_SLOPE)
+        carried = columns
+        if self.carry is not None:
+            weight, bias = self.carry.scaled()
+            carried = torch.addmm(bias[:, None], weight, columns)
+        with torch.autocast(tokens.device.type, enabled=False):
+            # The activation's sqrt(2) and the sum's 1 / sqrt(2) cancel for the split part.
+            weight, bias = self.heads.merged()
+            shared = torch.addmm(bias, weight, carried.float(), alpha=math.sqrt(0.5))
+            split = split.float().unflatten(0, (self.rows, self.features))
+            return torch.baddbmm(shared[None], weight.expand(self.rows, -1, -1), split)
+
+
+class Rows(NamedTuple):
+    """Gaussians of one level in the inner layout, limited, not yet activated."""
+
+    xyz: Float[Tensor, "*row 3 token"]
+    log_scale: Float[Tensor, "*row 3 token"]
+    rest: Float[Tensor, "*row 8 token"]  # orientation, color, opacity logit in units of LIMIT
+
+    def select(self, index: int) -> Rows:
+        """One of the sets of ``[parent, child, set, channel, token]``, parent and child merged."""
+        return Rows(*(tensor[:, :, index].flatten(0, 1) for tensor in self))
+
+
+class AnchorDecoder(nn.Module):
+    """All levels: token features to Gaussians and anchors.
+
+    Args:
+        config: the levels.
+        resolution: image edge length that the levels are made for, pixels.
+        width: channels of a token.
+        points: points per scene.
+    """
+
+    start: Tensor
+    rotation_terms: Tensor
+
+    def __init__(self, config: AnchorConfig, *, resolution: int, width: int, points: int) -> None:
+        super().__init__()
+        self.config, self.points = config, points
+        self.split_factors = config.resolve_split_factors(resolution)
+        cap = config.max_log_scale
+        self.max_log_scale = math.log(0.5 / math.sqrt(points)) if cap is None else cap
+        self.pixel_log_scale = math.log(0.5 / resolution)
+        self.log_shrink = (self.max_log_scale - self.pixel_log_scale) / (len(self.split_factors) - 1)
+        rows, levels, last = 1, [], len(self.split_factors) - 1
+        widths = config.resolve_feature_widths(resolution, width)
+        for index, (factor, features) in enumerate(zip(self.split_factors, widths)):
+            rows *= factor
+            levels.append(Level(width, features, rows=rows, sets=1 if index == last else 2, config=config))
+        self.levels = nn.ModuleList(levels)
+        self.level_sizes = tuple(points * level.rows for level in levels)
+        opacity_logit = math.log(config.start_opacity / (1 - config.start_opacity))
+        start = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, opacity_logit]) / LIMIT
+        self.register_buffer("start", start[:, None], persistent=False)
+        self.register_buffer("rotation_terms", _rotation_terms(), persistent=False)
+
+    def forward(
+        self, tokens: list[Float[Tensor, "batch point width"]], positions: Float[Tensor, "point 3"]
+    ) -> tuple[Gaussians, tuple[Gaussians, ...]]:
+        """Gaussians of all levels, coarse to fine with the children of a point adjacent, and the anchors per level."""
+        batch = tokens[0].shape[0]
+        heads = [level(features.flatten(0, 1)) for level, features in zip(self.levels, tokens)]
+        first = heads[0].unflatten(1, (2, CHANNELS))
+        parents = self._place_first(first[:, 0], positions, batch)
+        children = self._place_children(first[:, None, 1:], parents)
+        anchors, gaussians = [parents], [children.select(-1)]
+        for level, factor, head in list(zip(self.levels, self.split_factors, heads))[1:]:
+            split = head.unflatten(1, (level.sets, CHANNELS)).unflatten(0, (-1, factor))
+            children = self._place_children(split, parents)
+            gaussians.append(children.select(-1))
+            if level.sets == 2:
+                parents = children.select(0)
+                anchors.append(parents)
+        return self._finish(gaussians, batch, bounded=True), tuple(self._finish([a], batch) for a in anchors)
+
+    def _place_first(
+        self, head: Float[Tensor, "1 14 token"], positions: Float[Tensor, "point 3"], batch: int
+    ) -> Rows:
+        """Level-0 anchors: free positions, log scales bent below ``max_log_scale``."""
+        xyz = head[:, :3] * self.config.first_offset
+        if self.config.first_position == "points":
+            xyz = xyz + positions.t().repeat(1, batch)
+        room = self.max_log_scale - self.config.start_log_scale - head[:, 3:6]
+        log_scale = limit(self.max_log_scale - functional.softplus(room))
+        return Rows(xyz, log_scale, torch.tanh(head[:, 6:] + self.start))
+
+    def _place_children(self, head: Float[Tensor, "parent child set 14 token"], parents: Rows) -> Rows:
+        """Children inside the parents' ellipsoids, their other attributes relative to the parents'."""
+        offset = torch.tanh(head[..., :3, :])
+        x_axis, y_axis, z_axis = (axis[:, None, None] for axis in self._ellipsoid_axes(parents))
+        xyz = torch.addcmul(parents.xyz[:, None, None], x_axis, offset[..., 0:1, :])
+        xyz = torch.addcmul(xyz, y_axis, offset[..., 1:2, :])
+        xyz = torch.addcmul(xyz, z_axis, offset[..., 2:3, :])
+        base = self._inherited_log_scale(parents.log_scale)[:, None, None]
+        # logsigmoid(x) = -softplus(-x)
+        log_scale = limit(base + functional.logsigmoid(head[..., 3:6, :]))
+        return Rows(xyz, log_scale, torch.tanh(head[..., 6:, :] + parents.rest[:, None, None]))
+
+    def _ellipsoid_axes(self, parents: Rows) -> tuple[Float[Tensor, "parent 3 token"], ...]:
+        """The three axes of the parents' ellipsoids: the columns of R(q) times the standard deviations.
+
+        q is divided by |q| + 0.001 and not normalised further, so R is slightly less than a rotation, as published.
+        """
+        quats = parents.rest[:, :4]
+        norm = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
+        quats = quats / (norm + QUATERNION_EPSILON / LIMIT)
+        products = (quats[:, :, None] * quats[:, None]).flatten(1, 2)
+        terms = self.rotation_terms.expand(len(quats), -1, -1)
+        columns = torch.baddbmm(torch.eye(3, device=quats.device).view(1, 9, 1), terms, products)
+        axes = columns.unflatten(1, (3, 3)) * parents.log_scale.exp()[:, :, None]
+        return axes.unbind(1)
+
+    def _inherited_log_scale(
+        self, log_scale: Float[Tensor, "parent 3 token"]
+    ) -> Float[Tensor, "parent 3 token"]:
+        if not self.config.shrink:
+            return log_scale
+        large = log_scale.detach().amax(dim=1, keepdim=True) > self.pixel_log_scale
+        return torch.where(large, (log_scale - self.log_shrink).clamp(-100, 0), log_scale)
+
+    def _finish(self, levels: list[Rows], batch: int, *, bounded: bool = False) -> Gaussians:
+        """Inner layout to ``Gaussians``: ``[batch, gaussian, channel]``, activated."""
+
+        def gather(tensors: list[Tensor]) -> Float[Tensor, "batch gaussian channel"]:
+            parts = [t.unflatten(-1, (batch, -1)).permute(2, 3, 0, 1).flatten(1, 2) for t in tensors]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+        means = gather([rows.xyz for rows in levels])
+        if bounded:
+            means = means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * torch.tanh(2 * means)
+        colors = gather([rows.rest[:, 4:7] for rows in levels])
+        return Gaussians(
+            means=means,
+            quats=gather([rows.rest[:, :4] for rows in levels]) * LIMIT,
+            scales=gather([rows.log_scale for rows in levels]).exp(),
+            opacities=torch.sigmoid(gather([rows.rest[:, 7:] for rows in levels]).squeeze(-1) * LIMIT),
+            colors=(colors * (LIMIT * SH_C0) + 0.5).clamp_min(0),
+        )
+
+
+def limit(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """20 tanh(x / 20)."""
+    return torch.tanh(x * (1 / LIMIT)) * LIMIT
+
+
+def _rotation_terms() -> Float[Tensor, "9 16"]:
+    """Coefficients of the products q_i q_j (w, x, y, z) in R(q) - identity; row 3 j + i is entry i of column j."""
+    w, x, y, z = range(4)
+    entries = {
+        (0, 0): {(y, y): -2, (z, z): -2},
+        (0, 1): {(x, y): 2, (w, z): -2},
+        (0, 2): {(x, z): 2, (w, y): 2},
+        (1, 0): {(x, y): 2, (w, z): 2},
+        (1, 1): {(x, x): -2, (z, z): -2},
+        (1, 2): {(y, z): 2, (w, x): -2},
+        (2, 0): {(x, z): 2, (w, y): -2},
+        (2, 1): {(y, z): 2, (w, x): 2},
+        (2, 2): {(x, x): -2, (y, y): -2},
+    }
+    terms = torch.zeros(9, 16)
+    for (row, column), products in entries.items():
+        for (first, second), coefficient in products.items():
+            terms[3 * column + row, 4 * first + second] = coefficient
+    return terms

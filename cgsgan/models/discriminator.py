@@ -1,0 +1,278 @@
+"""The camera-conditioned residual discriminator (StyleGAN2's, with the projection of EG3D and CGS-GAN)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear
+from cgsgan.models.mapping import CameraMapping
+
+RESIDUAL_GAIN = math.sqrt(0.5)
+"""Both branches of a residual sum are multiplied by this."""
+EPILOGUE_SIZE = 4
+"""Edge length of the feature map that the last layers see, pixels."""
+DEAD_BLOCK_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The discriminator; defaults are the published network for 512 px with its dead block left out.
+
+    Attributes:
+        resolution: image edge length, pixels, a power of two.
+        unshuffle: 1, 2 or 4; edge length of the squares of pixels that become channels first. Saves most of the cost of
+            the finest blocks on small machines.
+        channels: channels at the input of every block and of the last layers, from ``resolution / unshuffle`` down
+            to 4 px. None: min(32768 / size, 512).
+        downsample: ``fir`` filters with [1, 3, 3, 1], as published; ``average`` pools 2 x 2, far cheaper on a CPU.
+        label_dim: numbers per camera label.
+        camera_width: numbers of the vector that the label and the image features meet in.
+        camera_layers: fully connected layers of the camera mapping after its linear embedding.
+        camera_lr_multiplier: equalised learning-rate multiplier of those layers.
+        minibatch_std_group: images over which a standard deviation is taken; a batch must be a multiple of it or smaller.
+        clamp: bound of the activations; needed in half precision. None: no clamp.
+        half_precision_blocks: blocks, finest first, in half precision on CUDA; elsewhere all is float32.
+        half_dtype: the type those blocks use.
+        dead_block: whether it carries the unused, frozen copy of the 8 px block of the published networks.
+    """
+
+    resolution: int = 512
+    unshuffle: int = 1
+    channels: tuple[int, ...] | None = None
+    downsample: Literal["fir", "average"] = "fir"
+    label_dim: int = 25
+    camera_width: int = 512
+    camera_layers: int = 8
+    camera_lr_multiplier: float = 0.01
+    minibatch_std_group: int = 4
+    clamp: float | None = 256.0
+    half_precision_blocks: int = 4
+    half_dtype: Literal["float16", "bfloat16"] = "float16"
+    dead_block: bool = False
+
+    def __post_init__(self) -> None:
+        size = self.resolution
+        if self.unshuffle not in (1, 2, 4):
+            raise ValueError(f"discriminator: unshuffle must be 1, 2 or 4, got {self.unshuffle}")
+        if size & (size - 1) or size // self.unshuffle < 2 * EPILOGUE_SIZE:
+            raise ValueError(
+                f"discriminator: resolution must be a power of two of at least {2 * EPILOGUE_SIZE * self.unshuffle} "
+                f"px with unshuffle {self.unshuffle}, got {size}"
+            )
+        if self.channels is not None and len(self.channels) != len(self.block_sizes) + 1:
+            raise ValueError(
+                f"discriminator: expected {len(self.block_sizes) + 1} channels, for feature maps of "
+                f"{[*self.block_sizes, EPILOGUE_SIZE]} px, got {self.channels}"
+            )
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Edge lengths of the feature maps that the blocks take, pixels, finest first."""
+        first = (self.resolution // self.unshuffle).bit_length() - 1
+        return tuple(2**power for power in range(first, 2, -1))
+
+    def resolve_channels(self) -> tuple[int, ...]:
+        """Channels at the input of every block and of the last layers."""
+        if self.channels is not None:
+            return self.channels
+        return tuple(min(32768 // size, 512) for size in (*self.block_sizes, EPILOGUE_SIZE))
+
+
+class Downsample(nn.Module):
+    """Low-pass filter before a convolution or decimation by two.
+
+    Args:
+        kind: ``fir`` or ``average``.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kind: Literal["fir", "average"]) -> None:
+        super().__init__()
+        self.kind = kind
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
+
+    def filter(
+        self, x: Float[Tensor, "batch channel height width"], *, padding: int, stride: int = 1
+    ) -> Float[Tensor, "batch channel out_height out_width"]:
+        """Correlate every channel with the FIR kernel."""
+        channels = x.shape[1]
+        kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
+        return functional.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
+
+    def convolve(
+        self, x: Float[Tensor, "batch in height width"], conv: EqualizedConv2d
+    ) -> Float[Tensor, "batch out out_height out_width"]:
+        """A 3 x 3 convolution to half the size, gain sqrt(1/2)."""
+        if self.kind == "average":
+            return conv(functional.avg_pool2d(x, 2), gain=RESIDUAL_GAIN)
+        return conv(self.filter(x, padding=2), gain=RESIDUAL_GAIN, stride=2, padding=0)
+
+    def decimate(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel out_height out_width"]:
+        """Filter and keep every second row and column."""
+        return functional.avg_pool2d(x, 2) if self.kind == "average" else self.filter(x, padding=1, stride=2)
+
+
+class Block(nn.Module):
+    """A residual block: two 3 x 3 convolutions and a 1 x 1 skip, to half the size."""
+
+    def __init__(self, channels: int, out_channels: int, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.conv0 = EqualizedConv2d(channels, channels, 3, activation="leaky_relu", clamp=config.clamp)
+        self.conv1 = EqualizedConv2d(channels, out_channels, 3, activation="leaky_relu", clamp=config.clamp)
+        self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False)
+        self.downsample = Downsample(config.downsample)
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"]
+    ) -> Float[Tensor, "batch out out_height out_width"]:
+        """Apply the block in the dtype of ``x``."""
+        skip = self.skip(self.downsample.decimate(x), gain=RESIDUAL_GAIN)
+        return skip + self.downsample.convolve(self.conv0(x), self.conv1)
+
+
+class Epilogue(nn.Module):
+    """Minibatch standard deviation, one convolution, two linear layers: 4 x 4 features to a vector; float32."""
+
+    def __init__(self, channels: int, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.group = config.minibatch_std_group
+        self.conv = EqualizedConv2d(channels + 1, channels, 3, activation="leaky_relu", clamp=config.clamp)
+        self.fc = EqualizedLinear(channels * EPILOGUE_SIZE**2, channels, activation="leaky_relu")
+        self.out = EqualizedLinear(channels, config.camera_width)
+
+    def forward(self, x: Float[Tensor, "batch channel 4 4"]) -> Float[Tensor, "batch camera"]:
+        """Features to the vector that is projected on the camera's."""
+        x = append_minibatch_std(x.float(), self.group)
+        return self.out(self.fc(self.conv(x).flatten(1)))
+
+
+class Discriminator(nn.Module):
+    """Images and the cameras they claim to be seen from, to logits.
+
+    Args:
+        config: sizes.
+    """
+
+    label_mean: Tensor
+    label_std: Tensor
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.resolve_channels()
+        self.from_rgb = EqualizedConv2d(
+            3 * config.unshuffle**2,
+            channels[0],
+            1 if config.unshuffle == 1 else 3,
+            activation="leaky_relu",
+            clamp=config.clamp,
+        )
+        self.blocks = nn.ModuleList(Block(a, b, config) for a, b in zip(channels[:-1], channels[1:]))
+        self.dead_block = None
+        if config.dead_block:
+            self.dead_block = Block(*channels[-2:], config).requires_grad_(False)
+        self.camera = CameraMapping(
+            config.label_dim,
+            config.camera_width,
+            layers=config.camera_layers,
+            lr_multiplier=config.camera_lr_multiplier,
+        )
+        self.epilogue = Epilogue(channels[-1], config)
+        self.register_buffer("label_mean", torch.zeros(config.label_dim))
+        self.register_buffer("label_std", torch.ones(config.label_dim))
+
+    def set_label_statistics(self, mean: Float[Tensor, "label"], std: Float[Tensor, "label"]) -> None:
+        """Standardise camera labels by these; columns that hardly vary (std < 1e-4) are only centred.
+
+        Raises:
+            ValueError: when the shapes are not ``[label_dim]``.
+        """
+        if mean.shape != self.label_mean.shape or std.shape != self.label_std.shape:
+            raise ValueError(
+                f"discriminator: expected label statistics of shape [{self.config.label_dim}], got "
+                f"{list(mean.shape)} and {list(std.shape)}"
+            )
+        self.label_mean.copy_(mean)
+        self.label_std.copy_(torch.where(std < 1e-4, torch.ones_like(std), std))
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], camera_labels: Float[Tensor, "batch label"]
+    ) -> Float[Tensor, "batch 1"]:
+        """Judge images.
+
+        Args:
+            images: RGB in [-1, 1], ``resolution`` squared.
+            camera_labels: 25 numbers per image.
+
+        Raises:
+            ValueError: when the shapes do not fit the configuration.
+        """
+        self._check(images, camera_labels)
+        # It chooses its own precision; an outer autocast would reach into the epilogue and its statistics.
+        with torch.autocast(images.device.type, enabled=False):
+            x = to_channels_last(images.float(), self.config.unshuffle)
+            half = self.config.half_precision_blocks if images.is_cuda else 0
+            x = self.from_rgb(x.to(self._dtype(half > 0)))
+            for index, block in enumerate(self.blocks):
+                x = block(x.to(self._dtype(index < half)))
+            labels = (camera_labels.float() - self.label_mean) / self.label_std
+            product = self.epilogue(x) * self.camera(labels)
+            return product.sum(dim=1, keepdim=True) * (1 / math.sqrt(self.config.camera_width))
+
+    def _dtype(self, half: bool) -> torch.dtype:
+        return getattr(torch, self.config.half_dtype) if half else torch.float32
+
+    def _check(self, images: Tensor, camera_labels: Tensor) -> None:
+        size = self.config.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"discriminator: expected images of shape [batch, 3, {size}, {size}], got {list(images.shape)}"
+            )
+        if camera_labels.shape != (len(images), self.config.label_dim):
+            raise ValueError(
+                f"discriminator: expected camera_labels of shape [{len(images)}, {self.config.label_dim}], got "
+                f"{list(camera_labels.shape)}"
+            )
+
+
+def to_channels_last(
+    images: Float[Tensor, "batch 3 height width"], unshuffle: int
+) -> Float[Tensor, "batch channel small_height small_width"]:
+    """Pixel-unshuffle (channel order of ``torch.pixel_unshuffle``) straight into channels-last memory, in one copy."""
+    if unshuffle == 1:
+        return images.contiguous(memory_format=torch.channels_last)
+    split = images.unflatten(3, (-1, unshuffle)).unflatten(2, (-1, unshuffle))
+    return split.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
+
+
+def append_minibatch_std(
+    x: Float[Tensor, "batch channel height width"], group: int
+) -> Float[Tensor, "batch channels_and_one height width"]:
+    """Append the standard deviation over a group of images, averaged over channels and pixels (Karras et al. 2018).
+
+    Members of a group are interleaved: with n groups, images i, i + n, i + 2 n...
+
+    Raises:
+        ValueError: when the batch is neither smaller than ``group`` nor a multiple of it.
+    """
+    batch, _, height, width = x.shape
+    group = min(group, batch)
+    if batch % group:
+        raise ValueError(
+            f"discriminator: a batch must be a multiple of minibatch_std_group ({group}) or smaller, got {batch}"
+        )
+    grouped = x.unflatten(0, (group, -1))
+    deviation = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    statistic = deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)
+    return torch.cat([x, statistic], dim=1)

@@ -1,0 +1,205 @@
+"""Checkpoints: safetensors for tensors, JSON for the rest, no pickle anywhere.
+
+A checkpoint is a folder ``RUN/checkpoints/kimg-000123``:
+
+    generator.safetensors      the averaged generator; its header carries the whole config, so the file stands alone
+    training.safetensors       both networks and both optimisers, to resume
+    state.json                 images seen, step, position in the data
+
+It is written under another name, synced and renamed: a checkpoint that has its name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+GENERATOR_FILE = "generator.safetensors"
+TRAINING_FILE = "training.safetensors"
+STATE_FILE = "state.json"
+FORMAT = "cgsgan-generator"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another kind; the message is one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorFile:
+    """What a ``generator.safetensors`` holds.
+
+    Attributes:
+        config: the experiment's resolved config as plain data.
+        images_seen: how far the run was.
+        weights: the averaged generator's state.
+    """
+
+    config: dict[str, Any]
+    images_seen: int
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What resuming needs besides the generator file.
+
+    Attributes:
+        tensors: names to tensors, see :func:`flatten_optimizer`.
+        progress: JSON-able: step, images seen, position in the data.
+    """
+
+    tensors: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0
+) -> Path:
+    """Write a checkpoint folder atomically below ``folder`` and remove old ones beyond ``keep``.
+
+    Returns:
+        The new checkpoint's folder.
+    """
+    target = folder / f"kimg-{generator.images_seen / 1000:09.3f}"
+    partial = folder / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_generator(partial / GENERATOR_FILE, generator)
+    save_file(_contiguous(training.tensors), partial / TRAINING_FILE)
+    (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
+    for path in partial.iterdir():
+        _sync(path)
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    _sync(folder)
+    if keep > 0:
+        for old in list_checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+    return target
+
+
+def write_generator(path: Path, generator: GeneratorFile) -> None:
+    """Write a generator with its config in the header of the file."""
+    metadata = {
+        "format": FORMAT,
+        "version": str(FORMAT_VERSION),
+        "config": json.dumps(generator.config),
+        "images_seen": str(generator.images_seen),
+    }
+    save_file(_contiguous(generator.weights), path, metadata=metadata)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints below ``folder``, oldest first."""
+    return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
+
+
+def find_generator(path: Path | str) -> Path:
+    """The generator file of a run folder (its newest checkpoint), a checkpoint folder, or the file itself.
+
+    Raises:
+        CheckpointError: when there is none; says what was looked for.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; expected a run folder, a checkpoint or a .safetensors")
+    if (path / GENERATOR_FILE).is_file():
+        return path / GENERATOR_FILE
+    checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+    if not checkpoints:
+        raise CheckpointError(f"{path}: holds no checkpoint (looked for checkpoints/kimg-*/{GENERATOR_FILE})")
+    return checkpoints[-1] / GENERATOR_FILE
+
+
+def read_generator(path: Path | str) -> GeneratorFile:
+    """Read a generator file; nothing in it is executed.
+
+    Raises:
+        CheckpointError: when the file is not one of ours, is damaged, or comes from a newer version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format name")
+        raise CheckpointError(f"{path}: expected a {FORMAT} file, found {found}")
+    if int(metadata.get("version", "0")) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {metadata['version']} is newer than this cgsgan reads ({FORMAT_VERSION}); "
+            "update cgsgan"
+        )
+    try:
+        config, images_seen = json.loads(metadata["config"]), int(metadata["images_seen"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged header ({error})") from None
+    return GeneratorFile(config=config, images_seen=images_seen, weights=weights)
+
+
+def read_training_state(checkpoint: Path) -> TrainingState:
+    """Read what resuming needs from a checkpoint folder.
+
+    Raises:
+        CheckpointError: when a file is missing or damaged.
+    """
+    try:
+        progress = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        with safe_open(str(checkpoint / TRAINING_FILE), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: cannot resume from it ({error})") from None
+    return TrainingState(tensors=tensors, progress=progress)
+
+
+def flatten_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors, ``prefix.<parameter number>.<state name>``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`flatten_optimizer`; learning rates stay those of ``optimizer``."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            index, name = key[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with ``prefix.`` before their names."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors whose names begin with ``prefix.``, without it."""
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

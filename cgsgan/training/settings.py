@@ -1,0 +1,109 @@
+"""How a run is trained. The defaults are the published CGS-GAN settings; small runs override them in their yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam for both networks.
+
+    Attributes:
+        generator_lr: learning rate of the generator.
+        position_lr_multiplier: factor on it for the generator's position parameters (points and xyz heads).
+        discriminator_lr: learning rate of the discriminator, before the lazy-regularisation factor
+            interval / (interval + 1) of StyleGAN2.
+        beta2: second-moment decay; the first is 0 in both networks.
+        generator_clip_norm: clip the generator's whole gradient to this norm, once, after averaging over views and
+            processes. 0 is off.
+        discriminator_clip_norm: the same for the discriminator.
+        decay_kimg: both rates fall linearly over this last part of the run.
+        decay_final: ... to this fraction.
+    """
+
+    generator_lr: float = 0.0025
+    position_lr_multiplier: float = 0.01
+    discriminator_lr: float = 0.002
+    beta2: float = 0.99
+    generator_clip_norm: float = 20.0
+    discriminator_clip_norm: float = 5.0
+    decay_kimg: float = 0.0
+    decay_final: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the objective.
+
+    Attributes:
+        r1_gamma: weight of the R1 penalty; the loss is gamma / 2 * |gradient|^2 for images in [-1, 1].
+        r1_interval: steps between penalties (lazy regularisation); the penalty is multiplied by it.
+        knn_weight: weight of the neighbour distances of the coarsest anchors.
+        knn_neighbors: how many neighbours count.
+        center_weight: weight of the centre of mass of the coarsest anchors.
+        blur_sigma: blur of all discriminator inputs at the start, pixels.
+        blur_fade_kimg: it has faded out after this many images. 0 is off.
+    """
+
+    r1_gamma: float = 1.0
+    r1_interval: int = 16
+    knn_weight: float = 20.0
+    knn_neighbors: int = 64
+    center_weight: float = 1.0
+    blur_sigma: float = 10.0
+    blur_fade_kimg: float = 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Length, batch, views and bookkeeping of a run.
+
+    Attributes:
+        kimg: thousands of real images to show the discriminator.
+        max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
+        batch_size: scenes per step, over all processes.
+        views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
+        reuse_fakes: the discriminator's step takes the pictures of the generator's step (one view of each, in turn)
+            instead of generating new ones: about a quarter faster, and equally good in small runs.
+        optimizer: see OptimizerConfig.
+        loss: see LossConfig.
+        ema_halflife_kimg: half-life of the averaged generator.
+        ema_rampup: at most this fraction of the images seen so far.
+        mixed_precision: Accelerate's word for autocast; fp16 is not offered for the generator.
+        seed: of weights, data order and latents.
+        log_kimg: a line in the console and in log.jsonl.
+        sample_kimg: a contact sheet of the averaged generator.
+        checkpoint_kimg: a checkpoint to resume from.
+        keep_checkpoints: older ones are removed beyond this number. 0 keeps all.
+    """
+
+    kimg: float = 15000.0
+    max_minutes: float = 0.0
+    batch_size: int = 32
+    views_per_scene: int = 4
+    reuse_fakes: bool = False
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    ema_halflife_kimg: float = 10.0
+    ema_rampup: float = 0.05
+    mixed_precision: Literal["no", "bf16"] = "no"
+    seed: int = 0
+    log_kimg: float = 4.0
+    sample_kimg: float = 200.0
+    checkpoint_kimg: float = 200.0
+    keep_checkpoints: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use.
+
+        Raises:
+            ValueError: names the field, the value and what is allowed.
+        """
+        positive = ("kimg", "batch_size", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training.{name}: expected a number > 0, got {getattr(self, name)}")
+        if self.loss.r1_interval < 1:
+            raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")

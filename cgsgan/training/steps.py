@@ -1,0 +1,149 @@
+"""The objective: each method accumulates gradients in one network and returns named scalars. No optimiser, no loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cgsgan.cameras import Cameras
+from cgsgan.losses.adversarial import discriminator_loss_fake, discriminator_loss_real, generator_loss
+from cgsgan.losses.anchors import center_loss, knn_loss
+from cgsgan.losses.gradient_penalty import r1_penalty
+from cgsgan.rendering.renderer import Renderer
+from cgsgan.training.draws import FakeDraws
+from cgsgan.training.multiview import multiview_backward
+from cgsgan.training.schedules import blur, blur_sigma
+from cgsgan.training.settings import LossConfig
+from cgsgan.types import Gaussians, GeneratorOutput
+
+Stats = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeImages:
+    """Pictures of a generator's step, cut from its graph, for the discriminator's step.
+
+    Attributes:
+        images: one view of each identity, in [0, 1].
+        camera_labels: the labels they were rendered with.
+    """
+
+    images: Float[Tensor, "batch 3 height width"]
+    camera_labels: Float[Tensor, "batch 25"]
+
+
+@dataclass(kw_only=True)
+class AdversarialSteps:
+    """Both players and how their gradients are made.
+
+    Attributes:
+        generator: latents to scenes.
+        discriminator: images in [-1, 1] and labels to logits.
+        renderer: scenes to images.
+        size: image size in pixels.
+        loss: weights.
+        autocast: makes the context in which the networks run (Accelerate's mixed precision).
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    renderer: Renderer
+    size: int
+    loss: LossConfig
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def generator_gradients(
+        self, draws: FakeDraws, images_seen: int, *, keep_view: int | None = None
+    ) -> tuple[Stats, FakeImages | None]:
+        """Accumulate the generator's gradient over all views of ``draws``.
+
+        Args:
+            draws: B latents with V cameras and backgrounds each.
+            images_seen: for the blur schedule.
+            keep_view: also give the pictures of this view, for the discriminator's step.
+        """
+        self.discriminator.requires_grad_(False)
+        output = self._generate(draws.z)
+        views = draws.camera_labels.shape[1]
+        logits: list[Tensor] = []
+        kept: list[FakeImages] = []
+
+        def view_loss(scenes: Gaussians, view: int) -> Tensor:
+            labels = draws.camera_labels[:, view]
+            images = self._render(scenes, labels, draws.backgrounds[:, view])
+            if view == keep_view:
+                kept.append(FakeImages(images=images.detach(), camera_labels=labels))
+            view_logits = self._judge(images, labels, images_seen)
+            logits.append(view_logits.detach())
+            return generator_loss(view_logits)
+
+        regularizer, stats = self._regularize(output)
+        multiview_backward(output.gaussians, view_loss, views=views, regularizer=regularizer)
+        self.discriminator.requires_grad_(True)
+        stats["generator_logits"] = torch.cat(logits).mean()
+        return stats, kept[0] if kept else None
+
+    @torch.no_grad()
+    def fresh_fakes(self, draws: FakeDraws) -> FakeImages:
+        """Pictures of new latents (view 0 of ``draws``), without a graph."""
+        labels = draws.camera_labels[:, 0]
+        images = self._render(self._generate(draws.z).gaussians, labels, draws.backgrounds[:, 0])
+        return FakeImages(images=images, camera_labels=labels)
+
+    def discriminator_gradients(self, fakes: FakeImages, reals: FakeImages, images_seen: int) -> Stats:
+        """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
+        fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
+        discriminator_loss_fake(fake_logits).backward()
+        real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
+        discriminator_loss_real(real_logits).backward()
+        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        return {
+            "real_logits": real_logits.mean(),
+            "fake_logits": fake_logits.mean(),
+            "logit_gap": real_logits.mean() - fake_logits.mean(),
+        }
+
+    def penalty_gradients(self, reals: FakeImages, images_seen: int) -> Stats:
+        """Accumulate the gradient of the lazy R1 penalty: gamma / 2 * interval * mean |grad|^2."""
+        # The range conversion and the blur stand before requires_grad, so that gamma keeps its published meaning.
+        seen = self._discriminator_input(reals.images, images_seen).requires_grad_(True)
+        with self.autocast():
+            logits = self.discriminator(seen, reals.camera_labels)
+        penalty = r1_penalty(logits, seen)
+        (penalty.mean() * (0.5 * self.loss.r1_gamma * self.loss.r1_interval)).backward()
+        return {"r1_penalty": penalty.detach().mean()}
+
+    def _generate(self, z: Tensor) -> GeneratorOutput:
+        with self.autocast():
+            return self.generator(z, update_w_average=self.generator.training)
+
+    def _render(self, scenes: Gaussians, labels: Tensor, backgrounds: Tensor) -> Tensor:
+        cameras = Cameras.from_labels(labels.unsqueeze(1))
+        rendered = self.renderer(scenes, cameras, size=self.size, backgrounds=backgrounds.unsqueeze(1))
+        return rendered.images.squeeze(1)
+
+    def _discriminator_input(self, images: Tensor, images_seen: int) -> Tensor:
+        loss = self.loss
+        sigma = blur_sigma(images_seen, initial=loss.blur_sigma, fade_kimg=loss.blur_fade_kimg)
+        return blur(images * 2 - 1, sigma)
+
+    def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
+        with self.autocast():
+            return self.discriminator(self._discriminator_input(images, images_seen), labels)
+
+    def _regularize(self, output: GeneratorOutput) -> tuple[Tensor | None, Stats]:
+        loss, means = self.loss, output.anchors[0].means
+        total, stats = None, {}
+        if loss.knn_weight > 0:
+            stats["knn"] = knn_loss(means, loss.knn_neighbors)
+            total = loss.knn_weight * stats["knn"]
+        if loss.center_weight > 0:
+            stats["center"] = center_loss(means)
+            term = loss.center_weight * stats["center"]
+            total = term if total is None else total + term
+        return total, {name: value.detach() for name, value in stats.items()}

@@ -1,0 +1,131 @@
+"""What a run says while it works: a progress bar, a line now and then, and log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class RunningMeans:
+    """Means of scalars between two reports, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, stats: Mapping[str, Tensor]) -> None:
+        """Add one step's scalars."""
+        for name, value in stats.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, and start anew."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class Tracker:
+    """Console and log of the main process; silent in the others.
+
+    Args:
+        log: the JSON-lines file, appended to.
+        total_kimg: length of the bar.
+        active: False in processes other than the main one.
+    """
+
+    def __init__(self, log: Path, *, total_kimg: float, active: bool) -> None:
+        self.console = Console(quiet=not active, highlight=False)
+        self._log = log if active else None
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[kimg]}"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self.console,
+            disable=not active,
+        )
+        self._task = self._progress.add_task("training", total=total_kimg, kimg="", rate="")
+        self._total = total_kimg
+
+    def __enter__(self) -> Tracker:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, kimg: float, images_per_second: float) -> None:
+        """Move the bar."""
+        self._progress.update(
+            self._task,
+            completed=kimg,
+            kimg=f"{kimg:.1f}/{self._total:g} kimg",
+            rate=f"{images_per_second:.0f} img/s",
+        )
+
+    def report(self, kimg: float, images_per_second: float, means: Mapping[str, float]) -> None:
+        """One line for people, one for programs."""
+        left = max(self._total - kimg, 0) * 1000 / max(images_per_second, 1e-9)
+        gap, real, fake = (means.get(k, float("nan")) for k in ("logit_gap", "real_logits", "fake_logits"))
+        self.console.print(
+            f"{kimg:8.1f} kimg  {images_per_second:6.1f} img/s  left {_clock(left)}  "
+            f"D(real) {real:+.2f}  D(fake) {fake:+.2f}  gap {gap:.2f}  "
+            f"|grad G| {means.get('generator_gradient_norm', float('nan')):.3g}"
+        )
+        self.record({"kimg": round(kimg, 3), "images_per_second": round(images_per_second, 2), **means})
+
+    def record(self, entry: Mapping[str, float | str]) -> None:
+        """Append one JSON object to the log."""
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": round(time.time(), 1), **entry}) + "\n")
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text)
+
+
+def preparation_progress(console: Console) -> Progress:
+    """A progress bar for long work before training (decoding, making data)."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+    )
+
+
+def check_finite(means: Mapping[str, float], kimg: float) -> None:
+    """Stop a run whose numbers are gone.
+
+    Raises:
+        FloatingPointError: names the quantities and the place.
+    """
+    broken = [name for name, value in means.items() if not torch.isfinite(torch.tensor(value))]
+    if broken:
+        raise FloatingPointError(
+            f"training broke down before {kimg:.1f} kimg: {', '.join(broken)} not finite; resume from the last "
+            "checkpoint with lower learning rates (training.optimizer.*) or a larger training.loss.r1_gamma"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

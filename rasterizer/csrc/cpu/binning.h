@@ -1,0 +1,151 @@
+// Which tiles a Gaussian meets, and the lists of the tiles, without a global sort: count per (chunk, tile), prefix
+// sum, scatter in index order. Ties in depth therefore keep index order under any stable sort.
+#pragma once
+
+#include "frame.h"
+
+namespace RZ_NAMESPACE {
+
+// Slack of an extent, so that rounding never drops a pixel which the blending stage would draw.
+RZ_FN float slack(float extent) { return 0.01f + 1e-5f * extent; }
+
+struct Range {
+    int first, last;
+};
+
+// Tiles along one axis with pixel centers in [low, high].
+RZ_FN Range tile_range(float low, float high, int pixels) {
+    low = low - 0.5f;
+    high = high - 0.5f;
+    if (!(high >= 0.0f) || !(low <= (float)(pixels - 1))) return {0, -1};
+    // 0.99 instead of a true ceil errs to the side of one pixel too many.
+    const int first = low > 0.0f ? (int)(low + 0.99f) : 0;
+    const int last = high < (float)(pixels - 1) ? (int)high : pixels - 1;
+    if (first > last) return {0, -1};
+    return {first / TILE_SIZE, last / TILE_SIZE};
+}
+
+// Calls visit(tile) for the tiles that hold a pixel center inside the ellipse (Speedy-Splat's row intervals,
+// Hanson et al. 2025, on pixel centers).
+template <class Visit>
+RZ_FN void visit_tiles(const Frame& f, const float* record, Visit visit) {
+    const float x = record[PIXEL_X], y = record[PIXEL_Y];
+    const float half_x = record[EXTENT_X] + slack(record[EXTENT_X]);
+    const float half_y = record[EXTENT_Y] + slack(record[EXTENT_Y]);
+    const Range columns = tile_range(x - half_x, x + half_x, f.p->width);
+    const Range rows = tile_range(y - half_y, y + half_y, f.p->height);
+    if (columns.first == columns.last || rows.first == rows.last) {
+        for (int row = rows.first; row <= rows.last; ++row)
+            for (int column = columns.first; column <= columns.last; ++column) visit(row * f.tiles_x + column);
+        return;
+    }
+    const float shear = record[SHEAR], chord = record[CHORD], extra = half_x - record[EXTENT_X];
+    const float widest = shear * half_y * half_y / half_x;  // dy at which the ellipse reaches furthest right
+    for (int row = rows.first; row <= rows.last; ++row) {
+        const float top = (float)(row * TILE_SIZE) + 0.5f - y, bottom = top + (float)(TILE_SIZE - 1);
+        const float low = minimum(maximum(top, -half_y), half_y), high = maximum(minimum(bottom, half_y), -half_y);
+        const float dy_right = minimum(maximum(widest, low), high), dy_left = minimum(maximum(-widest, low), high);
+        const float right = shear * dy_right + chord * square_root(maximum(half_y * half_y - dy_right * dy_right, 0.0f));
+        const float left = shear * dy_left - chord * square_root(maximum(half_y * half_y - dy_left * dy_left, 0.0f));
+        const Range span = tile_range(x + left - extra, x + right + extra, f.p->width);
+        for (int column = span.first; column <= span.last; ++column) visit(row * f.tiles_x + column);
+    }
+}
+
+// Turns counts into places. False when the instances do not fit 32 bits.
+RZ_FN bool place_instances(Frame& f) {
+    int64_t slots = 0, longest = 0, drawn = 0, nonfinite = 0;
+    for (int64_t i = 0; i < f.images * f.chunks; ++i) {
+        f.chunk_slots[i] = (uint32_t)slots;
+        slots += f.totals[i].instances;
+        drawn += f.totals[i].drawn;
+        nonfinite += f.totals[i].nonfinite;
+    }
+    f.p->instances = slots;
+    f.p->drawn = drawn;
+    f.p->nonfinite = nonfinite;
+    if (slots > (int64_t)UINT32_MAX) return false;
+    uint32_t place = 0;
+    for (int64_t image = 0; image < f.images; ++image) {
+        uint32_t* counts = f.tile_counts + image * f.chunks * f.tiles;
+        for (int64_t tile = 0; tile < f.tiles; ++tile) {
+            const uint32_t start = place;
+            f.tile_starts[image * f.tiles + tile] = start;
+            for (int64_t chunk = 0; chunk < f.chunks; ++chunk) {
+                const uint32_t count = counts[chunk * f.tiles + tile];
+                counts[chunk * f.tiles + tile] = place;
+                place += count;
+            }
+            if (place - start > longest) longest = place - start;
+        }
+    }
+    f.tile_starts[f.images * f.tiles] = place;
+    f.p->longest = longest;
+    return true;
+}
+
+RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
+    const int64_t image = task / f.chunks, chunk = task % f.chunks, n = f.p->gaussians;
+    const int64_t first = chunk * f.chunk_size;
+    const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
+    uint32_t* places = f.tile_counts + task * f.tiles;
+    uint32_t slot = f.chunk_slots[task];
+    __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
+    for (int64_t i = first; i < end; ++i) {
+        const int64_t pair = image * n + i;
+        f.offsets[pair] = slot;
+        if (f.counts[pair] == 0) continue;
+        const float* record = f.records + pair * RZ_RECORD_FLOATS;
+        uint32_t key;
+        __builtin_memcpy(&key, record + DEPTH, sizeof(key));
+        visit_tiles(f, record, [&](int tile) {
+            f.entries[places[tile]++] = Entry{key, slot};
+            f.owners[slot++] = (uint32_t)i;
+        });
+    }
+}
+
+// Stable sort by key. Depth is positive, so its bits are ordered as it is.
+RZ_FN void sort_entries(Entry* entries, Entry* spare, int64_t count) {
+    if (count <= 40) {
+        for (int64_t i = 1; i < count; ++i) {
+            const Entry moving = entries[i];
+            int64_t j = i;
+            for (; j > 0 && entries[j - 1].key > moving.key; --j) entries[j] = entries[j - 1];
+            entries[j] = moving;
+        }
+        return;
+    }
+    uint32_t low = UINT32_MAX, high = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        low = entries[i].key < low ? entries[i].key : low;
+        high = entries[i].key > high ? entries[i].key : high;
+    }
+    if (low == high) return;
+    // A tile's depths are close together: only the bits in which they differ from the least are sorted.
+    const int used = 32 - __builtin_clz(high - low);
+    const int widest = count < 512 ? 8 : 11;
+    const int passes = (used + widest - 1) / widest;
+    const int width = (used + passes - 1) / passes;
+    uint32_t places[1 << 11];
+    Entry *from = entries, *to = spare;
+    for (int pass = 0; pass < passes; ++pass) {
+        const int shift = pass * width;
+        const uint32_t digits = 1u << width;
+        for (uint32_t d = 0; d < digits; ++d) places[d] = 0;
+        for (int64_t i = 0; i < count; ++i) ++places[((from[i].key - low) >> shift) & (digits - 1)];
+        uint32_t place = 0;
+        for (uint32_t d = 0; d < digits; ++d) {
+            const uint32_t size = places[d];
+            places[d] = place;
+            place += size;
+        }
+        for (int64_t i = 0; i < count; ++i) to[places[((from[i].key - low) >> shift) & (digits - 1)]++] = from[i];
+        Entry* swapped = from;
+        from = to;
+        to = swapped;
+    }
+    if (from != entries) __builtin_memcpy(entries, from, (size_t)count * sizeof(Entry));
+}
+
+}  // namespace RZ_NAMESPACE

@@ -1,0 +1,75 @@
+// The core for one instruction set: CMake compiles this file once per set, each with its own RZ_NAMESPACE. Nothing
+// here may have external linkage under a shared name (no std:: templates): the linker would keep one copy for all,
+// possibly one that this machine cannot run.
+#include "kernels.h"
+
+#include "blend_backward.h"
+#include "projection_backward.h"
+
+namespace RZ_NAMESPACE {
+namespace {
+
+void project_task(void* frame, int64_t task, int) { project_chunk(*(Frame*)frame, task); }
+void scatter_task(void* frame, int64_t task, int) { scatter_chunk(*(Frame*)frame, task); }
+void backward_task(void* frame, int64_t task, int worker) { backward_chunk(*(Frame*)frame, task, worker); }
+void reduce_task(void* frame, int64_t task, int) { reduce_image(*(Frame*)frame, task); }
+
+template <int known>
+void blend_task(void* frame, int64_t task, int worker) {
+    blend_tile<known>(*(Frame*)frame, task, worker);
+}
+
+template <int known>
+void blend_backward_task(void* frame, int64_t task, int worker) {
+    blend_tile_backward<known>(*(Frame*)frame, task, worker);
+}
+
+int64_t view_bytes(const RzParams* params) {
+    RzParams copy = *params;
+    Frame f = make_frame(&copy);
+    return lay_out_views(f, nullptr);
+}
+
+int64_t instance_bytes(const RzParams* params) {
+    RzParams copy = *params;
+    Frame f = make_frame(&copy);
+    return lay_out_instances(f, nullptr);
+}
+
+int64_t gradient_bytes(const RzParams* params) {
+    RzParams copy = *params;
+    Frame f = make_frame(&copy);
+    return lay_out_gradients(f, nullptr);
+}
+
+int plan(RzParams* p) {
+    Frame f = make_frame(p);
+    rz_pool::run(f.images * f.chunks, p->threads, project_task, &f);
+    return place_instances(f) ? RZ_OK : RZ_ERROR_TOO_MANY;
+}
+
+int render(RzParams* p) {
+    Frame f = make_frame(p);
+    rz_pool::run(f.images * f.chunks, p->threads, scatter_task, &f);
+    const rz_pool::Task blend = !f.packed_colors ? blend_task<0> : p->depth ? blend_task<4> : blend_task<3>;
+    rz_pool::run(f.images * f.tiles, p->threads, blend, &f);
+    return RZ_OK;
+}
+
+int backward(RzParams* p) {
+    Frame f = make_frame(p);
+    const rz_pool::Task blend = !f.packed_colors ? blend_backward_task<0>
+                                : p->depth       ? blend_backward_task<4>
+                                                 : blend_backward_task<3>;
+    rz_pool::run(f.images * f.tiles, p->threads, blend, &f);
+    rz_pool::run(p->batch * f.chunks, p->threads, backward_task, &f);
+    if (p->v_viewmats || p->v_intrinsics || p->v_backgrounds)
+        for (int64_t image = 0; image < f.images; ++image) reduce_task(&f, image, 0);
+    return RZ_OK;
+}
+
+}  // namespace
+
+extern const RzKernels kernels = {view_bytes, instance_bytes, gradient_bytes, plan, render, backward};
+
+}  // namespace RZ_NAMESPACE

@@ -1,0 +1,218 @@
+// Second stage of the gradient: each Gaussian gathers its instances' records in slot order and passes them on to
+// its parameters, view after view, so that every output is written once and in one order.
+#pragma once
+
+#include "projection.h"
+
+namespace RZ_NAMESPACE {
+
+// Sum of a Gaussian's records; false where no pixel saw it.
+RZ_FN bool gather_instances(const Frame& f, int64_t pair, float* sum) {
+    bool seen = false;
+    const uint32_t first = f.offsets[pair], count = f.counts[pair];
+    for (uint32_t slot = first; slot < first + count; ++slot) {
+        if (!f.contributes[slot]) continue;
+        const float* record = f.gradients + (int64_t)slot * f.gradient_stride;
+        for (int k = 0; k < f.gradient_stride; k += LANES)
+            store(sum + k, seen ? load(sum + k) + load(record + k) : load(record + k));
+        seen = true;
+    }
+    return seen;
+}
+
+// Totals of a group over the views.
+struct GroupGradient {
+    VFloat mean[3];
+    VFloat axes[9];
+    VFloat opacity;
+    VFloat colors[3 * MAX_COEFFICIENTS];
+};
+
+// Sums over slots of one view: moments and up to 4 channels, a lane per Gaussian. Where the image has another
+// number of channels their gradients are added to the output here.
+RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloat* fields) {
+    const RzParams& p = *f.p;
+    constexpr int FIELDS = MOMENTS + 4;
+    alignas(64) float columns[FIELDS][LANES];
+    __builtin_memset(columns, 0, sizeof(columns));
+    uint32_t seen = 0;
+    const int64_t row = image / p.views * p.gaussians + g.first;
+    float room[RZ_RECORD_FLOATS * 16];
+    const bool fits = f.gradient_stride <= (int)(sizeof(room) / sizeof(room[0]));
+    float* sum = fits ? room : (float*)__builtin_alloca((size_t)f.gradient_stride * sizeof(float));
+    for (int lane = 0; lane < g.valid; ++lane) {
+        const int64_t pair = image * p.gaussians + g.first + lane;
+        if (!gather_instances(f, pair, sum)) continue;
+        seen |= 1u << lane;
+        for (int k = 0; k < MOMENTS; ++k) columns[k][lane] = sum[k];
+        if (f.packed_colors) {
+            for (int c = 0; c < f.blended; ++c) columns[MOMENTS + c][lane] = sum[MOMENTS + c];
+            continue;
+        }
+        if (p.depth) columns[MOMENTS + 3][lane] = sum[MOMENTS + p.channels];
+        if (!p.v_features) continue;
+        float* v = p.v_features + (row + lane) * p.channels;
+        for (int64_t c = 0; c < p.channels; ++c) v[c] += sum[MOMENTS + c];
+    }
+    for (int k = 0; k < FIELDS; ++k) fields[k] = load(columns[k]);
+    return seen;
+}
+
+RZ_FN void color_backward(const RzParams& p, const Group& g, const Camera<float>& camera,
+                          const VFloat* coefficients, VMask seen, const VFloat v_rgb[3], ViewGradient<VFloat>& out,
+                          GroupGradient& total) {
+    ViewColor view;
+    VFloat rgb[3], v_values[MAX_COEFFICIENTS], v_direction[3];
+    view_color(p, g, camera, coefficients, view, rgb);
+    for (int c = 0; c < 3; ++c) rgb[c] = select(seen & (rgb[c] > VFloat(0.0f)), v_rgb[c], VFloat(0.0f));
+    const VFloat zero = 0.0f;
+    for (int k = 0; k < sh_count(p); ++k) {
+        v_values[k] = dot3(rgb, coefficients + 3 * k);
+        const VFloat value = select(seen, view.values[k], zero);
+        for (int c = 0; c < 3; ++c) total.colors[3 * k + c] += rgb[c] * value;
+    }
+    harmonics_backward(p.sh_degree, view.direction, v_values, v_direction);
+    view_direction_backward(view.direction, view.inverse_length, v_direction, camera, out);
+}
+
+RZ_FN void view_backward(const Frame& f, int64_t image, const Group& g, const VFloat* coefficients,
+                         GroupGradient& total, VFloat* v_camera) {
+    const RzParams& p = *f.p;
+    VFloat fields[MOMENTS + 4];
+    const uint32_t seen_bits = gather_group(f, image, g, fields);
+    if (!seen_bits) return;
+    const VMask seen = from_bits(seen_bits);
+    const VFloat zero = 0.0f;
+    const Camera<float> camera = camera_of(p, image);
+    Projection<VFloat> s;
+    project(g.mean, g.axes, camera, p.eps2d, p.antialiased != 0, s);
+    ProjectionGradient<VFloat> v;
+    v.pixel_x = s.conic_a * fields[SUM_X] + s.conic_b * fields[SUM_Y];
+    v.pixel_y = s.conic_b * fields[SUM_X] + s.conic_c * fields[SUM_Y];
+    v.conic_a = fields[SUM_XX] * -0.5f;
+    v.conic_b = -fields[SUM_XY];
+    v.conic_c = fields[SUM_YY] * -0.5f;
+    v.z = fields[MOMENTS + 3];
+    // The moment is opacity * compensation times the gradient of that product.
+    const VFloat v_opacity = fields[SUM] / g.opacity;
+    v.compensation = fields[SUM] / s.compensation;
+    ViewGradient<VFloat> out;
+    project_backward(g.mean, g.axes, camera, p.antialiased != 0, s, v, out);
+    if (p.sh_coefficients > 0)
+        color_backward(p, g, camera, coefficients, seen, fields + MOMENTS, out, total);
+    else if (f.packed_colors)
+        for (int c = 0; c < 3; ++c) total.colors[c] += fields[MOMENTS + c];
+    // Lanes that are not seen may hold NaN from dividing by their depth.
+    total.opacity += select(seen, v_opacity, zero);
+    for (int k = 0; k < 3; ++k) total.mean[k] += select(seen, out.mean[k], zero);
+    for (int k = 0; k < 9; ++k) total.axes[k] += select(seen, out.axes[k], zero);
+    if (v_camera)
+        for (int k = 0; k < RZ_CAMERA_FLOATS; ++k) v_camera[k] += select(seen, out.camera[k], zero);
+}
+
+RZ_FN void write_group(const Frame& f, int64_t row, const Group& g, const GroupGradient& total) {
+    const RzParams& p = *f.p;
+    const VFloat zero = 0.0f;
+    if (p.v_means) store_rows<3>(p.v_means + row * 3, 3, g.valid, total.mean);
+    if (p.v_opacities) store_rows<1>(p.v_opacities + row, 1, g.valid, &total.opacity);
+    if (p.v_scales) {
+        VFloat v[3];
+        for (int k = 0; k < 3; ++k)
+            v[k] = select(g.usable,
+                          total.axes[k] * g.rotation.matrix[k] + total.axes[3 + k] * g.rotation.matrix[3 + k] +
+                              total.axes[6 + k] * g.rotation.matrix[6 + k],
+                          zero);
+        store_rows<3>(p.v_scales + row * 3, 3, g.valid, v);
+    }
+    if (p.v_quats) {
+        VFloat v_matrix[9], v[4];
+        for (int k = 0; k < 9; ++k) v_matrix[k] = total.axes[k] * g.scale[k % 3];
+        rotate_backward(g.rotation, v_matrix, v);
+        for (int k = 0; k < 4; ++k) v[k] = select(g.usable, v[k], zero);
+        store_rows<4>(p.v_quats + row * 4, 4, g.valid, v);
+    }
+    if (!p.v_features) return;
+    if (p.sh_coefficients > 0) {
+        const int64_t stride = p.sh_coefficients * 3;
+        for (int64_t k = 0; k < p.sh_coefficients; ++k) {
+            const VFloat none[3] = {zero, zero, zero};
+            store_rows<3>(p.v_features + row * stride + 3 * k, stride, g.valid,
+                          k < sh_count(p) ? total.colors + 3 * k : none);
+        }
+    } else if (f.packed_colors) {
+        store_rows<3>(p.v_features + row * 3, 3, g.valid, total.colors);
+    }
+}
+
+RZ_FN void backward_chunk(const Frame& f, int64_t task, int worker) {
+    const RzParams& p = *f.p;
+    const int64_t scene = task / f.chunks, first = task % f.chunks * f.chunk_size;
+    const int64_t end = first + f.chunk_size < p.gaussians ? first + f.chunk_size : p.gaussians;
+    const bool with_cameras = p.v_viewmats || p.v_intrinsics;
+    const bool loose_colors = p.sh_coefficients == 0 && !f.packed_colors;
+    VFloat* cameras = (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
+    const VFloat zero = 0.0f;
+    if (with_cameras)
+        for (int64_t k = 0; k < p.views * RZ_CAMERA_FLOATS; ++k) cameras[k] = zero;
+    VFloat coefficients[3 * MAX_COEFFICIENTS];
+    for (int64_t i = first; i < end; i += LANES) {
+        const int valid = end - i < LANES ? (int)(end - i) : LANES;
+        const int64_t row = scene * p.gaussians + i;
+        const Group g = load_group(p, scene, i, valid);
+        if (p.sh_coefficients > 0) load_harmonics(p, row, valid, coefficients);
+        GroupGradient total;
+        for (int k = 0; k < 3; ++k) total.mean[k] = zero;
+        for (int k = 0; k < 9; ++k) total.axes[k] = zero;
+        total.opacity = zero;
+        for (int k = 0; k < 3 * (p.sh_coefficients > 0 ? sh_count(p) : 1); ++k) total.colors[k] = zero;
+        if (loose_colors && p.v_features)
+            __builtin_memset(p.v_features + row * p.channels, 0, (size_t)(valid * p.channels) * sizeof(float));
+        for (int64_t view = 0; view < p.views; ++view)
+            view_backward(f, scene * p.views + view, g, coefficients, total,
+                          with_cameras ? cameras + view * RZ_CAMERA_FLOATS : nullptr);
+        write_group(f, row, g, total);
+    }
+    if (!with_cameras) return;
+    float* partial = f.camera_partial + task * p.views * RZ_CAMERA_FLOATS;
+    for (int64_t k = 0; k < p.views * RZ_CAMERA_FLOATS; ++k) {
+        fold_all<LANES / 2, 1>(cameras + k);
+        partial[k] = cameras[k][0];
+    }
+}
+
+// Sums over chunks and tiles in index order, in double.
+RZ_FN void reduce_image(const Frame& f, int64_t image) {
+    const RzParams& p = *f.p;
+    const int64_t scene = image / p.views, view = image % p.views;
+    double sums[RZ_CAMERA_FLOATS] = {};
+    if (p.v_viewmats || p.v_intrinsics)
+        for (int64_t chunk = 0; chunk < f.chunks; ++chunk) {
+            const int64_t at = ((scene * f.chunks + chunk) * p.views + view) * RZ_CAMERA_FLOATS;
+            for (int k = 0; k < RZ_CAMERA_FLOATS; ++k) sums[k] += f.camera_partial[at + k];
+        }
+    if (p.v_viewmats) {
+        float* v = p.v_viewmats + image * 16;
+        for (int i = 0; i < 3; ++i) {
+            for (int j = 0; j < 3; ++j) v[4 * i + j] = (float)sums[3 * i + j];
+            v[4 * i + 3] = (float)sums[9 + i];
+        }
+        for (int j = 12; j < 16; ++j) v[j] = 0.0f;
+    }
+    if (p.v_intrinsics) {
+        float* v = p.v_intrinsics + image * 9;
+        for (int k = 0; k < 9; ++k) v[k] = 0.0f;
+        v[0] = (float)sums[12];
+        v[4] = (float)sums[13];
+        v[2] = (float)sums[14];
+        v[5] = (float)sums[15];
+    }
+    if (!p.v_backgrounds) return;
+    for (int64_t c = 0; c < p.channels; ++c) {
+        double sum = 0.0;
+        for (int64_t tile = 0; tile < f.tiles; ++tile)
+            sum += f.background_partial[(image * f.tiles + tile) * p.channels + c];
+        p.v_backgrounds[image * p.channels + c] = (float)sum;
+    }
+}
+
+}  // namespace RZ_NAMESPACE

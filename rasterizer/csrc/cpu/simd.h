@@ -1,0 +1,207 @@
+// A vector of RZ_LANES floats and its masks, on GCC/Clang vector extensions. The few intrinsics below stand where
+// the extensions have no word (square root, masks in registers) or both compilers write poor code.
+#pragma once
+
+#include <stdint.h>
+
+#include "../math.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if RZ_LANES == 16 && defined(__AVX512F__)
+#define RZ_MASK_REGISTERS 1
+#else
+#define RZ_MASK_REGISTERS 0
+#endif
+
+namespace RZ_NAMESPACE {
+
+constexpr int LANES = RZ_LANES;
+
+typedef float NativeFloat __attribute__((vector_size(LANES * 4)));
+typedef int32_t NativeInt __attribute__((vector_size(LANES * 4)));
+
+struct VMask {
+#if RZ_MASK_REGISTERS
+    __mmask16 v;
+#else
+    NativeInt v;
+#endif
+};
+
+struct VFloat {
+    NativeFloat v;
+    VFloat() = default;
+    RZ_FN VFloat(NativeFloat x) : v(x) {}
+    // x - 0 is x for every x, which lets the compiler see a plain broadcast; x + 0 is not for x = -0.
+    RZ_FN VFloat(float x) : v(x - NativeFloat{}) {}
+    RZ_FN float operator[](int lane) const { return v[lane]; }
+};
+
+RZ_FN VFloat operator+(VFloat a, VFloat b) { return a.v + b.v; }
+RZ_FN VFloat operator-(VFloat a, VFloat b) { return a.v - b.v; }
+RZ_FN VFloat operator*(VFloat a, VFloat b) { return a.v * b.v; }
+RZ_FN VFloat operator/(VFloat a, VFloat b) { return a.v / b.v; }
+RZ_FN VFloat operator-(VFloat a) { return -a.v; }
+RZ_FN VFloat& operator+=(VFloat& a, VFloat b) { return a = a + b; }
+
+RZ_FN VFloat load(const float* p) {
+    VFloat out;
+    __builtin_memcpy(&out.v, p, sizeof(out.v));
+    return out;
+}
+RZ_FN void store(float* p, VFloat x) { __builtin_memcpy(p, &x.v, sizeof(x.v)); }
+
+#if RZ_MASK_REGISTERS
+RZ_FN VMask operator<(VFloat a, VFloat b) { return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, _CMP_LT_OQ)}; }
+RZ_FN VMask operator<=(VFloat a, VFloat b) { return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, _CMP_LE_OQ)}; }
+RZ_FN VMask operator==(VFloat a, VFloat b) { return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, _CMP_EQ_OQ)}; }
+RZ_FN VMask operator&(VMask a, VMask b) { return {(__mmask16)(a.v & b.v)}; }
+RZ_FN VMask operator|(VMask a, VMask b) { return {(__mmask16)(a.v | b.v)}; }
+RZ_FN VMask and_not(VMask a, VMask b) { return {(__mmask16)(a.v & ~b.v)}; }
+RZ_FN VFloat select(VMask m, VFloat yes, VFloat no) {
+    return (NativeFloat)_mm512_mask_blend_ps(m.v, (__m512)no.v, (__m512)yes.v);
+}
+RZ_FN bool any(VMask m) { return m.v != 0; }
+RZ_FN uint32_t bits(VMask m) { return m.v; }
+RZ_FN VMask from_bits(uint32_t b) { return {(__mmask16)b}; }
+#else
+RZ_FN VMask operator<(VFloat a, VFloat b) { return {(NativeInt)(a.v < b.v)}; }
+RZ_FN VMask operator<=(VFloat a, VFloat b) { return {(NativeInt)(a.v <= b.v)}; }
+RZ_FN VMask operator==(VFloat a, VFloat b) { return {(NativeInt)(a.v == b.v)}; }
+RZ_FN VMask operator&(VMask a, VMask b) { return {a.v & b.v}; }
+RZ_FN VMask operator|(VMask a, VMask b) { return {a.v | b.v}; }
+RZ_FN VMask and_not(VMask a, VMask b) { return {a.v & ~b.v}; }
+RZ_FN uint32_t bits(VMask m) {
+#if RZ_LANES == 8 && defined(__AVX2__)
+    return (uint32_t)_mm256_movemask_ps((__m256)m.v);
+#elif RZ_LANES == 4 && defined(__SSE2__)
+    return (uint32_t)_mm_movemask_ps((__m128)m.v);
+#else
+    uint32_t out = 0;
+    for (int i = 0; i < LANES; ++i) out |= (uint32_t)(m.v[i] & 1) << i;
+    return out;
+#endif
+}
+RZ_FN bool any(VMask m) { return bits(m) != 0; }
+RZ_FN VMask from_bits(uint32_t b) {
+    VMask out;
+    for (int i = 0; i < LANES; ++i) out.v[i] = -(int32_t)((b >> i) & 1);
+    return out;
+}
+RZ_FN VFloat select(VMask m, VFloat yes, VFloat no) {
+    return (NativeFloat)(((NativeInt)yes.v & m.v) | ((NativeInt)no.v & ~m.v));
+}
+#endif
+RZ_FN VMask operator>(VFloat a, VFloat b) { return b < a; }
+RZ_FN VMask operator>=(VFloat a, VFloat b) { return b <= a; }
+
+RZ_FN VFloat square_root(VFloat x) {
+#if RZ_LANES == 16 && defined(__AVX512F__)
+    // The plain intrinsic passes an uninitialised vector, of which GCC warns.
+    return (NativeFloat)_mm512_mask_sqrt_ps((__m512)x.v, (__mmask16)-1, (__m512)x.v);
+#elif RZ_LANES == 8 && defined(__AVX2__)
+    return (NativeFloat)_mm256_sqrt_ps((__m256)x.v);
+#elif RZ_LANES == 4 && defined(__SSE2__)
+    return (NativeFloat)_mm_sqrt_ps((__m128)x.v);
+#else
+    for (int i = 0; i < LANES; ++i) x.v[i] = __builtin_sqrtf(x.v[i]);
+    return x;
+#endif
+}
+
+// 2^x for -126 <= x <= 126, relative error below 2e-7; any value outside.
+RZ_FN VFloat exp2_unchecked(VFloat x) {
+    const VFloat magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const VFloat shifted = x + magic;
+    const VFloat r = x - (shifted - magic);
+    VFloat p = 1.3276472e-3f;  // minimax of the relative error on [-1/2, 1/2]
+    p = p * r + 9.6755415e-3f;
+    p = p * r + 5.5507133e-2f;
+    p = p * r + 2.4022120e-1f;
+    p = p * r + 6.9314697e-1f;
+    p = p * r + 1.0f;
+    return (NativeFloat)((NativeInt)p.v + ((NativeInt)shifted.v << 23));
+}
+
+// log2(x) of a positive normal number, absolute error below 1e-6.
+RZ_FN VFloat log2_positive(VFloat x) {
+    // Mantissa in [sqrt(1/2), sqrt(2)), so that log2 of numbers near 1 keeps its relative precision.
+    const NativeInt offset = (NativeInt)(VFloat(0.70710678f).v);
+    const NativeInt exponent = ((NativeInt)x.v - offset) >> 23;
+    const VFloat mantissa = (NativeFloat)((NativeInt)x.v - (exponent << 23));
+    // log(m) = 2 atanh(s), s = (m - 1) / (m + 1), |s| <= 0.1716.
+    const VFloat s = (mantissa - 1.0f) / (mantissa + 1.0f);
+    const VFloat q = s * s;
+    VFloat p = 0.3205988979f;       // 2 / (9 ln 2)
+    p = p * q + 0.4121985832f;      // 2 / (7 ln 2)
+    p = p * q + 0.5770780164f;      // 2 / (5 ln 2)
+    p = p * q + 0.9617966940f;      // 2 / (3 ln 2)
+    p = p * q + 2.8853900818f;      // 2 / ln 2
+    return VFloat(__builtin_convertvector(exponent, NativeFloat)) + p * s;
+}
+
+// Adds the halves of each group of 2 * width lanes; the groups of a come first, then those of b.
+template <int width>
+RZ_FN NativeFloat fold(NativeFloat a, NativeFloat b);
+
+#if RZ_LANES == 16
+template <>
+RZ_FN NativeFloat fold<8>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+template <>
+RZ_FN NativeFloat fold<4>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+template <>
+RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+}
+template <>
+RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+#elif RZ_LANES == 8
+template <>
+RZ_FN NativeFloat fold<4>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+template <>
+RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15);
+}
+template <>
+RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+#else
+template <>
+RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+}
+template <>
+RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+}
+#endif
+
+// Sums of the lanes of `count` vectors, in place: afterwards sum i stands in lane i % LANES of x[i / LANES].
+// Transposing while adding costs about 11 additions for 10 vectors of 16 lanes, one reduction each would cost 40.
+template <int width, int count>
+RZ_FN void fold_all(VFloat* x) {
+    constexpr int half = (count + 1) / 2;
+    for (int i = 0; i < half; ++i) x[i] = fold<width>(x[2 * i].v, x[2 * i + 1 < count ? 2 * i + 1 : 2 * i].v);
+    if constexpr (width > 1) fold_all<width / 2, half>(x);
+}
+
+}  // namespace RZ_NAMESPACE

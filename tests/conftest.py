@@ -1,0 +1,21 @@
+"""Every test starts from the same seeds; tests marked ``gpu`` are skipped where there is no CUDA device."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+SEED = 20240917
+
+
+# A hook, not a fixture: it also covers fixtures, and hypothesis objects to function-scoped fixtures.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device: torch.cuda.is_available() is False")

@@ -1,0 +1,150 @@
+"""The loop: processes, resuming, what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_generator, read_training_state
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from tiny import tiny_config, tiny_trainer
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def launch(processes: int, out: Path) -> dict[str, torch.Tensor]:
+    script = [str(HERE / "two_processes.py"), str(out)]
+    command = [sys.executable, *script]
+    if processes > 1:
+        launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        command = [sys.executable, *launcher, "--num_machines", "1", "--mixed_precision", "no",
+                   "--dynamo_backend", "no", "--main_process_port", "0", *script]  # fmt: skip
+    root = str(HERE.parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_file(out)
+
+
+def test_two_processes_make_the_update_of_one_with_the_joined_batch(tmp_path: Path):
+    one, two = launch(1, tmp_path / "one.safetensors"), launch(2, tmp_path / "two.safetensors")
+    assert one.pop("processes") == 1
+    assert two.pop("processes") == 2
+    assert one.keys() == two.keys()
+    assert len([name for name in one if name.startswith("generator_gradient.1.")]) > 20
+    for name, value in one.items():
+        if ".0." in name:
+            # Gradients of the first step differ by the order of sums alone; observed worst 2e-6.
+            assert (two[name] - value).norm() <= 2e-5 * value.norm() + 1e-9, name
+        elif "weight" in name:
+            # Adam divides by |g|: where a gradient is about 0, rounding decides the sign of a step. Observed worst 4e-4.
+            assert (two[name] - value).norm() <= 5e-3 * value.norm() + 1e-6, name
+
+
+def weights(trainer) -> list[torch.Tensor]:
+    modules = (trainer.steps.generator, trainer.steps.discriminator, trainer.ema)
+    return [t.clone() for module in modules for t in module.state_dict().values()]
+
+
+def test_resuming_goes_on_bit_for_bit(tmp_path: Path, accelerator: Accelerator):
+    whole = tiny_trainer(tiny_config(), tmp_path / "whole", accelerator)
+    whole.run.create("")
+    whole.train()
+    assert whole.images_seen == 64
+
+    half = tiny_trainer(tiny_config(kimg=0.032), tmp_path / "half", accelerator)
+    half.run.create("")
+    half.train()
+    again = tiny_trainer(tiny_config(), tmp_path / "half", accelerator)
+    checkpoint = again.run.latest_checkpoint()
+    again.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
+    assert again.images_seen == 32
+    again.train()
+    for ours, theirs in zip(weights(again), weights(whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_run_leaves_a_log_and_checkpoints(tmp_path: Path, accelerator: Accelerator):
+    trainer = tiny_trainer(tiny_config(keep_checkpoints=1), tmp_path / "run", accelerator)
+    trainer.run.create("name: tiny\n")
+    trainer.train()
+    lines = [json.loads(line) for line in trainer.run.log.read_text().splitlines()]
+    assert [line["kimg"] for line in lines] == [0.032, 0.064]
+    assert {"logit_gap", "r1_penalty", "knn", "center", "images_per_second"} <= lines[0].keys()
+    found = list_checkpoints(trainer.run.checkpoints)
+    assert [path.name for path in found] == ["kimg-00000.064"]
+    assert sorted(path.name for path in found[0].iterdir()) == [
+        "generator.safetensors",
+        "state.json",
+        "training.safetensors",
+    ]
+    stored = read_generator(found[0] / "generator.safetensors")
+    assert stored.images_seen == 64
+    assert stored.config == {"name": "tiny"}
+
+
+def test_time_limit_ends_a_run_cleanly(tmp_path: Path, accelerator: Accelerator):
+    trainer = tiny_trainer(tiny_config(kimg=1000.0, max_minutes=0.01), tmp_path / "run", accelerator)
+    trainer.run.create("")
+    trainer.train()
+    assert 0 < trainer.images_seen < 100_000
+    assert read_generator(find_generator(trainer.run.path)).images_seen == trainer.images_seen
+
+
+def test_fresh_fakes_are_other_scenes_than_the_generators(tmp_path: Path, accelerator: Accelerator):
+    for reuse in (False, True):
+        trainer = tiny_trainer(tiny_config(reuse_fakes=reuse), tmp_path / str(reuse), accelerator)
+        draws, fresh = trainer._draw_fakes()
+        assert (fresh is None) == reuse
+        if fresh is not None:
+            assert fresh.camera_labels.shape[1] == 1
+            assert not torch.equal(fresh.z, draws.z)
+
+
+def test_broken_numbers_stop_the_run_and_name_themselves(tmp_path: Path, accelerator: Accelerator):
+    trainer = tiny_trainer(tiny_config(), tmp_path / "run", accelerator)
+    trainer.run.create("")
+    with torch.no_grad():
+        next(trainer.steps.discriminator.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"broke down before .* real_logits"):
+        trainer.train()
+    assert not list_checkpoints(trainer.run.checkpoints)
+
+
+def test_clipping_acts_once_on_the_whole_gradient(tmp_path: Path, accelerator: Accelerator):
+    config = tiny_config()
+    config = replace(config, training=replace(
+        config.training, optimizer=replace(config.training.optimizer, generator_clip_norm=1e-3)))  # fmt: skip
+    trainer = tiny_trainer(config, tmp_path / "run", accelerator)
+    norms: list[float] = []
+
+    def record(*_: object) -> None:
+        parameters = trainer.steps.generator.parameters()
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item())
+
+    trainer.generator_updater.adam.register_step_pre_hook(record)
+    before = trainer.train_step()["generator_gradient_norm"]
+    assert before > 1e-2
+    assert norms == pytest.approx([1e-3], rel=1e-3)
+
+
+def test_batch_must_divide_over_the_processes(tmp_path: Path):
+    class Three:
+        num_processes, process_index, device = 3, 0, "cpu"
+
+    with pytest.raises(ValueError, match=r"training.batch_size: 8 does not divide over 3 processes"):
+        tiny_trainer(tiny_config(), tmp_path, Three())

@@ -1,0 +1,135 @@
+"""The smallest real experiment: every part is the real one, only small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from cgsgan.cameras import orbit
+from cgsgan.config import ExperimentConfig, parse_config
+from cgsgan.experiment import build_renderer
+from cgsgan.models.discriminator import Discriminator
+from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.training.draws import FakeDraws
+from cgsgan.training.run_folder import RunFolder
+from cgsgan.training.steps import AdversarialSteps, FakeImages
+from cgsgan.training.trainer import Milestones, Trainer
+
+TINY = {
+    "name": "tiny",
+    "resolution": 32,
+    "generator": {
+        "mapping": {"z_dim": 8, "w_dim": 16},
+        "points": {"count": 16, "start": "ball", "features": "tokens"},
+        "transformer": {"width": 16, "heads": 2, "mlp_ratio": 2, "first_blocks": 1},
+        "anchors": {"split_factors": [1, 2], "first_position": "points", "start_log_scale": -2.5, "shrink": False},
+    },
+    "discriminator": {
+        "unshuffle": 2,
+        "channels": [8, 8, 8],
+        "downsample": "average",
+        "camera_width": 8,
+        "camera_layers": 1,
+        "half_precision_blocks": 0,
+    },
+    "training": {"batch_size": 8, "views_per_scene": 3, "kimg": 0.064, "log_kimg": 0.032, "sample_kimg": 0.032,
+                 "checkpoint_kimg": 0.032, "loss": {"r1_interval": 2, "blur_fade_kimg": 0.05, "blur_sigma": 1.0}},
+}  # fmt: skip
+
+
+def tiny_config(**training: object) -> ExperimentConfig:
+    """The tiny experiment; ``training`` overrides fields of its training config."""
+    config = parse_config(TINY, source="tests")
+    return replace(config, training=replace(config.training, **training))
+
+
+def randomize(module: torch.nn.Module, scale: float = 0.2) -> None:
+    """Leave the symmetric start (zero residuals, zero biases), where many gradients vanish."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+            parameter.add_(noise.to(parameter.dtype) * scale)
+
+
+def tiny_steps(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> AdversarialSteps:
+    """Both networks away from their start, and the objective."""
+    torch.manual_seed(0)
+    generator = GaussianGenerator(config.generator).to(dtype)
+    discriminator = Discriminator(config.discriminator).to(dtype)
+    randomize(generator)
+    randomize(discriminator)
+    return AdversarialSteps(
+        generator=generator,
+        discriminator=discriminator,
+        renderer=build_renderer(config),
+        size=config.resolution,
+        loss=config.training.loss,
+    )
+
+
+class TinyData:
+    """A deterministic pool of random pictures and cameras, dealt out like the real stream does."""
+
+    def __init__(self, config: ExperimentConfig, rank: int = 0, world_size: int = 1) -> None:
+        random = torch.Generator().manual_seed(3)
+        yaw, pitch = torch.rand(2, 40, generator=random) - 0.5
+        self.labels = orbit(yaw, pitch).to_labels()
+        self.pixels = torch.rand(40, 4, config.resolution, config.resolution, generator=random)
+        self.pixels[:, :3] *= self.pixels[:, 3:]
+        self.batch_size, self.rank, self.world_size, self.position = config.training.batch_size, rank, world_size, 0
+
+    def next(self):
+        index = (torch.arange(self.batch_size) + self.position) % 40
+        self.position += self.batch_size
+        index = index[self.rank :: self.world_size]
+
+        class Batch:
+            premultiplied = self.pixels[index]
+            camera_labels = self.labels[index]
+
+        return Batch()
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+    def sample_labels(self, count: int, generator: torch.Generator):
+        return self.labels[torch.randint(40, (count,), generator=generator)]
+
+
+def tiny_trainer(config: ExperimentConfig, folder: Path, accelerator: Accelerator) -> Trainer:
+    """A trainer on :class:`TinyData`."""
+    data = TinyData(config, accelerator.process_index, accelerator.num_processes)
+    return Trainer(
+        steps=tiny_steps(config),
+        stream=data,
+        labels=data,
+        config=config.training,
+        accelerator=accelerator,
+        run=RunFolder(folder),
+        milestones=Milestones(sample=lambda ema, seen: f"sampled at {seen}", config={"name": "tiny"}),
+    )
+
+
+def tiny_draws(config: ExperimentConfig, views: int, dtype: torch.dtype = torch.float32) -> FakeDraws:
+    """Latents, cameras and backgrounds for B scenes with ``views`` views each."""
+    random = torch.Generator().manual_seed(11)
+    batch = config.training.batch_size
+    yaw, pitch = torch.rand(2, batch, views, generator=random) - 0.5
+    return FakeDraws(
+        z=torch.randn(batch, config.generator.mapping.z_dim, generator=random).to(dtype),
+        camera_labels=orbit(yaw, pitch).to_labels().to(dtype),
+        backgrounds=torch.rand(batch, views, 3, generator=random).to(dtype),
+    )
+
+
+def tiny_reals(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> FakeImages:
+    """Real pictures."""
+    batch = TinyData(config).next()
+    return FakeImages(images=batch.premultiplied[:, :3].to(dtype), camera_labels=batch.camera_labels.to(dtype))
