@@ -26,6 +26,7 @@ from cgsgan.config import (
     parse_config,
 )
 from cgsgan.data.dataset import HeadDataset, open_dataset
+from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.gallery import (
     contact_sheet,
@@ -132,8 +133,8 @@ def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Acc
 
 def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Accelerator) -> Trainer:
     """Everything a run needs, ready to train from its start."""
-    with accelerator.main_process_first():
-        dataset = open_dataset(config.data)
+    with accelerator.main_process_first(), progress_bar() as progress:
+        dataset = open_dataset(config.data, progress=progress)
     stream = BatchStream(
         dataset,
         batch_size=config.training.batch_size,

@@ -72,18 +72,18 @@ def contact_sheet(
     size: int,
     truncation_psi: float = 1.0,
     columns: int = 2,
-) -> np.ndarray:
-    """Seeds as rows, ``SHEET_VIEWS`` as columns, ``columns`` such blocks side by side; uint8 ``[H, W, 3]``."""
+) -> Float[Tensor, "3 height width"]:
+    """Seeds as rows, ``SHEET_VIEWS`` as columns, ``columns`` such blocks side by side; RGB in [0, 1]."""
     scenes = generate_scenes(generator, z, truncation_psi=truncation_psi)
     angles = torch.tensor(SHEET_VIEWS).mul(math.pi / 180)
     images = render_views(renderer, scenes, orbit(angles[:, 0], angles[:, 1]), size=size)
     return make_grid(images.flatten(0, 1).cpu(), columns=columns * len(SHEET_VIEWS))
 
 
-def save_contact_sheet(path: Path, sheet: np.ndarray, *, smallest: int = 640) -> None:
+def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, smallest: int = 640) -> None:
     """Write a sheet as PNG, enlarged by a whole factor when it is too small to look at."""
-    factor = max(1, round(smallest / sheet.shape[1]))
-    save_image(path, sheet.repeat(factor, axis=0).repeat(factor, axis=1))
+    factor = max(1, round(smallest / sheet.shape[-1]))
+    save_image(path, sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2))
 
 
 def turntable_frames(
@@ -94,7 +94,7 @@ def turntable_frames(
     for frame in range(frames):
         camera = path.map(lambda t, i=frame: t[i : i + 1])
         images = render_views(renderer, scenes, camera, size=size)[:, 0]
-        yield make_grid(images.cpu(), columns=min(columns, images.shape[0]))
+        yield to_uint8(make_grid(images.cpu(), columns=min(columns, images.shape[0])))
 
 
 def save_turntable(

@@ -32,16 +32,24 @@ def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             image.load()
             if image.mode not in _MODES:
-                raise DatasetError(f"{where} has mode {image.mode}; expected 8-bit grey, RGB or RGBA")
+                raise DatasetError(
+                    f"{where} has mode {image.mode}; expected 8-bit grey, RGB or RGBA",
+                    "picture of an unsupported mode",
+                )
             if image.width != image.height:
-                raise DatasetError(f"{where} is {image.width}x{image.height}; expected a square picture")
+                raise DatasetError(
+                    f"{where} is {image.width}x{image.height}; expected a square picture",
+                    "picture not square",
+                )
             return image.convert("RGBA")
     except Image.UnidentifiedImageError as error:
-        raise DatasetError(f"{where} is not a PNG, JPEG or WebP file") from error
+        raise DatasetError(
+            f"{where} is not a PNG, JPEG or WebP file", "not a PNG, JPEG or WebP file"
+        ) from error
     except DatasetError:
         raise
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{where} cannot be decoded ({error})") from error
+        raise DatasetError(f"{where} cannot be decoded ({error})", "picture cannot be decoded") from error
 
 
 def decode_mask(content: bytes, name: str, *, location: Path, size: int) -> Image.Image:

@@ -5,7 +5,7 @@ Each person is a row of uniform random numbers; the attributes are functions of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ _COLUMNS = 80
 _TONES = ((244, 212, 192), (230, 188, 160), (214, 164, 128), (176, 122, 86), (128, 84, 58), (84, 54, 40))
 _HAIR = (
     (26, 22, 22), (34, 27, 24), (56, 38, 28), (88, 58, 36), (122, 82, 46), (178, 138, 82), (216, 186, 126),
-    (142, 62, 28), (150, 148, 146), (206, 204, 200), (62, 84, 150),
+    (128, 64, 36), (150, 148, 146), (206, 204, 200), (62, 84, 150),
 )  # fmt: skip
 _HAIR_WEIGHTS = (0.2, 0.14, 0.17, 0.14, 0.08, 0.08, 0.06, 0.05, 0.04, 0.03, 0.01)
 _IRIS = ((62, 40, 26), (96, 62, 34), (74, 104, 66), (72, 116, 158), (108, 124, 134))
@@ -45,7 +45,7 @@ _STYLE_SHAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """A batch of persons: numbers are ``[person, 1]``, colours ``[person, 1, 3]`` (sRGB in [0, 1])."""
+    """A batch of persons: numbers are ``[person, 1]``, colours ``[person, 3, 1]`` (sRGB in [0, 1])."""
 
     style: Tensor
     # Shape
@@ -112,6 +112,10 @@ class People:
     yaw: Tensor
     pitch: Tensor
 
+    def select(self, part: slice) -> People:
+        """Some of the persons."""
+        return People(**{f.name: getattr(self, f.name)[part] for f in fields(self)})
+
 
 def sample_people(seed: int, indices: range) -> People:
     """Draw persons; each depends on ``seed`` and its own index only.
@@ -121,7 +125,8 @@ def sample_people(seed: int, indices: range) -> People:
     """
     rows = [np.random.default_rng([seed, index]).random(_COLUMNS) for index in indices]
     draws = _Draws(torch.from_numpy(np.stack(rows)).double())
-    attributes = {**_cameras(draws), **_shapes(draws), **_expressions(draws), **_hair(draws), **_clothes(draws)}
+    attributes = {**_cameras(draws), **_shapes(draws), **_expressions(draws), **_hair(draws)}
+    attributes |= _clothes(draws, attributes["skin_color"])
     return People(**{name: value.float() for name, value in attributes.items()})
 
 
@@ -189,7 +194,7 @@ def _expressions(draws: _Draws) -> dict[str, Any]:
         "brow_thickness": draws.uniform(0.6, 1.3),
         "mouth_width": draws.normal(0.044, 0.004),
         "mouth_open": mouth_open,
-        "smile": draws.normal(0.25, 0.45),
+        "smile": draws.normal(0.45, 0.55),
         "lips": draws.normal(1.0, 0.18),
         "light_x": draws.uniform(-0.8, 0.8),
         "light_y": draws.uniform(0.1, 0.9),
@@ -204,9 +209,14 @@ def _hair(draws: _Draws) -> dict[str, Any]:
     thickness, hairline, nape, ear_gap, length, volume, curl = shapes.split(1, dim=1)
     long_haired = length > 0
     beard = draws.chance(0.3) * draws.uniform(0.25, 1.0)
-    hair_color = _palette(_HAIR, draws.choice(_HAIR_WEIGHTS)) * draws.uniform(0.85, 1.15)[..., None]
+    tone = draws.uniform(0, 1) ** 1.3 * (len(_TONES) - 1.001)
+    shade = draws.choice(_HAIR_WEIGHTS)
+    # Light hair on dark skin stays possible but rare, as among people.
+    shade = torch.where((tone > 2.4) & (shade < 8) & (draws.uniform(0, 1) < 0.85), shade % 3, shade)
+    hair_color = _palette(_HAIR, shade) * draws.uniform(0.85, 1.15)[..., None]
     return {
         "style": style,
+        "skin_color": _skin_color(draws, tone),
         "hair_thickness": thickness * draws.uniform(0.8, 1.3),
         "hairline": hairline + draws.normal(0, 0.006),
         "nape": nape,
@@ -224,19 +234,22 @@ def _hair(draws: _Draws) -> dict[str, Any]:
     }
 
 
-def _clothes(draws: _Draws) -> dict[str, Any]:
-    tone = draws.uniform(0, len(_TONES) - 1.001)
+def _skin_color(draws: _Draws, tone: Tensor) -> Tensor:
+    """Between two neighbours of the palette, with a little variation of its own."""
     tones = torch.tensor(_TONES, dtype=torch.float64) / 255
     lower = tone.floor().long()[:, 0]
-    blend = (tone - tone.floor())[..., None]
-    skin = tones[lower][:, None] * (1 - blend) + tones[lower + 1][:, None] * blend
-    skin = skin * (1 + torch.cat([draws.normal(0, s)[..., None] for s in (0.02, 0.03, 0.04)], dim=-1))
-    red = torch.tensor([0.72, 0.22, 0.24], dtype=torch.float64)
+    blend = (tone - tone.floor())[:, None]
+    skin = tones[lower][..., None] * (1 - blend) + tones[lower + 1][..., None] * blend
+    skin = skin * (1 + torch.stack([draws.normal(0, s) for s in (0.02, 0.03, 0.04)], dim=1))
+    return skin.clamp(0.1, 0.98)
+
+
+def _clothes(draws: _Draws, skin: Tensor) -> dict[str, Any]:
+    red = torch.tensor([[0.72], [0.22], [0.24]], dtype=torch.float64)
     makeup = draws.uniform(0.2, 0.55)[..., None]
     kind = draws.choice((0.55, 0.2, 0.25))  # crew neck, V-neck, turtleneck
     neckline = torch.where(kind == 2, -0.195, draws.normal(-0.24, 0.008))
     return {
-        "skin_color": skin.clamp(0.1, 0.98),
         "lip_color": skin * (1 - makeup) * 0.85 + red * makeup,
         "iris_color": _palette(_IRIS, draws.choice((0.35, 0.25, 0.12, 0.18, 0.1))),
         "cloth_color": _random_color(draws, 0.12, 0.9),
@@ -251,13 +264,14 @@ def _clothes(draws: _Draws) -> dict[str, Any]:
 
 
 def _palette(colors: tuple[tuple[int, int, int], ...], chosen: Tensor) -> Tensor:
-    return (torch.tensor(colors, dtype=torch.float64) / 255)[chosen[:, 0]][:, None]
+    return (torch.tensor(colors, dtype=torch.float64) / 255)[chosen[:, 0]][..., None]
 
 
 def _random_color(draws: _Draws, low: float, high: float) -> Tensor:
     """A colour of random hue, saturation and value (the value between ``low`` and ``high``)."""
     hue, saturation, value = draws.uniform(0, 6), draws.uniform(0, 0.75), draws.uniform(low, high)
     channels = [
-        (1 - saturation * (1 - ((hue + shift) % 6 - 3).abs().sub(1).clamp(0, 1))) * value for shift in (0, 4, 2)
+        (1 - saturation * (1 - ((hue + shift) % 6 - 3).abs().sub(1).clamp(0, 1))) * value
+        for shift in (0, 4, 2)
     ]
-    return torch.cat([channel[..., None] for channel in channels], dim=-1)
+    return torch.stack(channels, dim=1)

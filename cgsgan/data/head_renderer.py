@@ -7,17 +7,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras
+from cgsgan.data.active_points import ActivePoints
 from cgsgan.data.head_people import People
 from cgsgan.data.head_shading import shade
 from cgsgan.data.head_shapes import Points, nearest
 
 _SAMPLES = 2
 _BLOCK = 4
-_NEAR, _FAR = 2.05, 3.35
+HEAD_SCALE = 1.07
+"""World units per unit of the shape formulas; makes the head as large in the picture as in common data."""
+_NEAR, _FAR = 1.9, 3.15
 _STEP = 0.92
 """Distances are bounds up to a few per cent; stepping by less keeps thin parts from being jumped over."""
-_CONE_STEPS, _RAY_STEPS = 22, 26
-_HIT = 4e-4
+_CONE_ROUNDS, _CONE_STEPS, _CONE_STUCK = 5, 4, 2e-3
+_RAY_ROUNDS = 16
+_HIT = 1e-3
+_SECANT_RANGE, _MAX_STEP = 0.02, 3.0
 
 
 @torch.inference_mode()
@@ -32,42 +37,46 @@ def render_people(
         resolution: size of the pictures; even.
     """
     size = resolution * _SAMPLES
-    origins = cameras.cam_to_world[:, :3, 3]
+    origins = cameras.cam_to_world[:, :3, 3] / HEAD_SCALE
     blocks = _directions(cameras, size // _BLOCK)
     spread = 0.5 * 2**0.5 * _BLOCK / (size * float(cameras.Ks_normalized[0, 0, 0]))
     start, alive = _march(origins, blocks, who, spread)
     start = _to_samples(start, size)
     rays = _directions(cameras, size)
     sample = 2.7 / (size * float(cameras.Ks_normalized[0, 0, 0]))
-    depth, hit = _trace(
-        origins, rays, who, depth=start, alive=_to_samples(alive, size), reach=0.5 * sample
-    )
+    depth, hit = _trace(origins, rays, who, depth=start, alive=_to_samples(alive, size), reach=0.5 * sample)
     colors = _shade_hits(origins, rays, depth, hit, who)
     return _average(colors, hit, resolution)
 
 
-def _directions(cameras: Cameras, size: int) -> Float[Tensor, "person ray 3"]:
+def _directions(cameras: Cameras, size: int) -> Float[Tensor, "person 3 ray"]:
     """Unit world-space directions through the centres of a ``size`` x ``size`` grid, row by row."""
     centers = (torch.arange(size) + 0.5) / size
     v, u = torch.meshgrid(centers, centers, indexing="ij")
     K = cameras.Ks_normalized[:, :, :, None]
     x = (u.reshape(1, -1) - K[:, 0, 2]) / K[:, 0, 0]
     y = (v.reshape(1, -1) - K[:, 1, 2]) / K[:, 1, 1]
-    rays = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ cameras.cam_to_world[:, :3, :3].mT
-    return torch.nn.functional.normalize(rays, dim=-1)
+    rays = cameras.cam_to_world[:, :3, :3] @ torch.stack([x, y, torch.ones_like(x)], dim=1)
+    return torch.nn.functional.normalize(rays, dim=1)
 
 
 def _points(origins: Tensor, directions: Tensor, depth: Tensor) -> Points:
-    positions = [origins[:, i : i + 1] + directions[..., i] * depth for i in range(3)]
+    positions = [origins[:, i : i + 1] + directions[:, i] * depth for i in range(3)]
     return Points(*positions)
 
 
 def _march(origins: Tensor, directions: Tensor, who: People, spread: float) -> tuple[Tensor, Tensor]:
     """March one cone per block until a surface may be inside it; blocks that meet none are not alive."""
-    depth = torch.full(directions.shape[:2], _NEAR)
-    for _ in range(_CONE_STEPS):
-        distance = nearest(_points(origins, directions, depth), who) * _STEP
-        depth = depth + (distance - spread * depth).clamp_(min=0)
+    depth = torch.full((len(directions), directions.shape[2]), _NEAR)
+    free = torch.ones_like(depth, dtype=torch.bool)
+    for _ in range(_CONE_ROUNDS):
+        active = ActivePoints(free)
+        cones, t = active.take(directions), active.take(depth)
+        for _ in range(_CONE_STEPS):
+            advance = (nearest(_points(origins, cones, t), who) * _STEP).sub_(spread * t)
+            t = t + advance.clamp_(min=0)
+        active.put(depth, t)
+        active.put(free, (advance > _CONE_STUCK) & (t < _FAR))
     return depth, depth < _FAR
 
 
@@ -77,42 +86,28 @@ def _to_samples(blocks: Tensor, size: int) -> Tensor:
     return grid.reshape(len(blocks), -1)
 
 
-class _Active:
-    """The active rays of each person, moved together and padded to the person with most of them."""
-
-    def __init__(self, mask: Tensor) -> None:
-        self.rows, self.columns = mask.nonzero(as_tuple=True)
-        self.slots = (mask.cumsum(1) - 1)[self.rows, self.columns]
-        width = max(int(mask.sum(1).max()), 1)
-        # Padding repeats ray 0; its results are never written back.
-        self.index = torch.zeros(len(mask), width, dtype=torch.long)
-        self.index[self.rows, self.slots] = self.columns
-
-    def take(self, values: Tensor) -> Tensor:
-        if values.ndim == 3:
-            return torch.gather(values, 1, self.index[..., None].expand(-1, -1, values.shape[-1]))
-        return torch.gather(values, 1, self.index)
-
-    def put(self, target: Tensor, values: Tensor) -> None:
-        target[self.rows, self.columns] = values[self.rows, self.slots]
-
-
 def _trace(
     origins: Tensor, directions: Tensor, who: People, *, depth: Tensor, alive: Tensor, reach: float
 ) -> tuple[Tensor, Tensor]:
     depth, alive = depth.clone(), alive.clone()
     hit = torch.zeros_like(alive)
-    for _ in range(_RAY_STEPS // 2):
-        active = _Active(alive)
+    last = torch.full_like(depth, _FAR)
+    for _ in range(_RAY_ROUNDS):
+        active = ActivePoints(alive)
         if len(active.rows) == 0:
             break
         rays, t = active.take(directions), active.take(depth)
+        distance = nearest(_points(origins, rays, t), who)
+        step = distance * _STEP
         for _ in range(2):
-            distance = nearest(_points(origins, rays, t), who)
-            t = t + distance * _STEP
-        active.put(depth, t)
-        last = torch.full_like(depth, _FAR)
-        active.put(last, distance)
+            t = t + step
+            new = nearest(_points(origins, rays, t), who)
+            # Secant: on a plane met at a slant this lands on it; the factor is bounded for the sake of thin parts.
+            factor = (step / (distance - new)).clamp(_STEP, _MAX_STEP)
+            approaching = (new < _SECANT_RANGE) & (new < distance)
+            distance, step = new, new * torch.where(approaching, factor, _STEP)
+        active.put(depth, t + step)
+        active.put(last, distance.abs())
         hit |= last < _HIT
         alive &= (last >= _HIT) & (depth < _FAR)
     # Rays that graze a silhouette approach it without end: within half a sample they count as hits.
@@ -120,27 +115,28 @@ def _trace(
 
 
 def _shade_hits(origins: Tensor, directions: Tensor, depth: Tensor, hit: Tensor, who: People) -> Tensor:
-    active = _Active(hit)
+    active = ActivePoints(hit)
     rays = active.take(directions)
     p = _points(origins, rays, active.take(depth))
-    colors = torch.zeros(*hit.shape, 3)
+    colors = torch.zeros(len(hit), 3, hit.shape[1])
     active.put(colors, shade(p, _normals(p, who), rays, who))
     return colors
 
 
-def _normals(p: Points, who: People) -> Float[Tensor, "person point 3"]:
+def _normals(p: Points, who: People) -> Float[Tensor, "person 3 point"]:
     """Normalised gradient of the distance, from four evaluations at the corners of a tetrahedron."""
     offset = 0.0012
-    total = torch.zeros(*p.x.shape, 3)
+    total = torch.zeros(len(p.x), 3, p.x.shape[1])
     for x, y, z in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         distance = nearest(Points(p.x + x * offset, p.y + y * offset, p.z + z * offset), who)
-        total += distance[..., None] * torch.tensor([x, y, z], dtype=torch.float32)
-    return torch.nn.functional.normalize(total, dim=-1)
+        for axis, sign in enumerate((x, y, z)):
+            total[:, axis].add_(distance, alpha=sign)
+    return torch.nn.functional.normalize(total, dim=1)
 
 
 def _average(colors: Tensor, hit: Tensor, resolution: int) -> Tensor:
     shape = (len(hit), resolution, _SAMPLES, resolution, _SAMPLES)
     alpha = hit.float().reshape(shape).mean((2, 4))
-    total = (colors * hit[..., None]).reshape(*shape, 3).mean((2, 4))
-    straight = total / alpha.clamp(min=1e-6)[..., None]
-    return torch.cat([straight, alpha[..., None]], dim=-1).permute(0, 3, 1, 2).clamp(0, 1)
+    total = (colors * hit[:, None]).reshape(len(hit), 3, *shape[1:]).mean((3, 5))
+    straight = total / alpha.clamp(min=1e-6)[:, None]
+    return torch.cat([straight, alpha[:, None]], dim=1).clamp(0, 1)

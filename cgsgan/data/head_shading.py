@@ -6,18 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cgsgan.data.active_points import ActivePoints
 from cgsgan.data.head_people import STYLES, People
 from cgsgan.data.head_shapes import (
     CLOTH,
     GLASSES,
     HAIR,
+    SKIN,
     Points,
     distances,
     mouth_height,
     neckline_offset,
 )
 
-Color = Float[Tensor, "person point 3"]
+Color = Float[Tensor, "person 3 point"]
 
 
 def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
@@ -32,15 +34,28 @@ def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
     skin, hair, cloth, glasses = distances(p, who)
     material = torch.stack([skin, hair, cloth, glasses]).argmin(0)
     m = Points(p.x.abs(), p.y, p.z)
-    color = _skin(p, m, who)
-    color = torch.where((material == HAIR)[..., None], _hair(p, who), color)
-    color = torch.where((material == CLOTH)[..., None], _cloth(p, m, who), color)
-    color = torch.where((material == GLASSES)[..., None], who.glasses_color.expand_as(color), color)
+    color = _painted_skin(p, m, material == SKIN, who)
+    color = torch.where((material == HAIR)[:, None], _hair(p, who), color)
+    color = torch.where((material == CLOTH)[:, None], _cloth(p, m, who), color)
+    color = torch.where((material == GLASSES)[:, None], who.glasses_color.expand_as(color), color)
     return _light(color, material, p, normals=normals, rays=rays, who=who).clamp(0, 1)
 
 
+def _painted_skin(p: Points, m: Points, is_skin: Tensor, who: People) -> Tensor:
+    """Skin colours where there is skin: paint costs more than tracing, so other points are left out."""
+    active = ActivePoints(is_skin)
+    chosen, mirrored = (Points(*(active.take(c) for c in points)) for points in (p, m))
+    color = torch.zeros(len(is_skin), 3, is_skin.shape[1])
+    active.put(color, _skin(chosen, mirrored, who))
+    return color
+
+
 def _mix(base: Tensor, paint: Tensor, amount: Tensor) -> Tensor:
-    return base + (paint - base) * amount[..., None]
+    return base + (paint - base) * amount[:, None]
+
+
+def _rgb(red: float, green: float, blue: float) -> Tensor:
+    return torch.tensor([[red], [green], [blue]])
 
 
 def _step(value: Tensor, edge: float | Tensor, width: float) -> Tensor:
@@ -50,14 +65,16 @@ def _step(value: Tensor, edge: float | Tensor, width: float) -> Tensor:
 
 
 def _skin(p: Points, m: Points, who: People) -> Tensor:
-    color = who.skin_color.expand(*p.x.shape, 3)
+    color = who.skin_color.expand(-1, -1, p.x.shape[1])
     front = _step(p.z, 0.06, 0.03)
     blush = torch.exp(-((m.x - 0.066) ** 2 + (p.y + 0.015) ** 2) / 0.0012)
     nose = torch.exp(-(p.x**2 + (p.y + 0.022) ** 2) / 0.0006)
-    rosy = who.skin_color * torch.tensor([1.02, 0.8, 0.78])
+    rosy = who.skin_color * _rgb(1.02, 0.8, 0.78)
     color = _mix(color, rosy, (blush * 0.5 + nose * 0.35) * front)
     color = _mix(color, who.skin_color * 0.62, _nostrils(p, m, who) * front)
-    inner_ear = torch.exp(-((p.y - 0.02) ** 2 / 0.0009 + (p.z + 0.018) ** 2 / 0.0003)) * _step(m.x, 0.145, 0.01)
+    inner_ear = torch.exp(-((p.y - 0.02) ** 2 / 0.0009 + (p.z + 0.018) ** 2 / 0.0003)) * _step(
+        m.x, 0.145, 0.01
+    )
     color = _mix(color, rosy * 0.75, inner_ear * 0.8)
     scalp = _scalp(p, who)
     color = _mix(color, who.hair_color * 0.8 + who.skin_color * 0.2, scalp)
@@ -84,7 +101,9 @@ def _beard(p: Points, m: Points, who: People) -> Tensor:
     jaw = jaw * _step(p.y, -0.2, 0.03)
     upper_lip = _step(p.y, line + 0.004, 0.006) * _step(-p.y, -(line + 0.03), 0.008)
     moustache = upper_lip * _step(-m.x, -0.048, 0.015) * _step(p.z, 0.1, 0.02)
-    sides = _step(m.x, 0.1, 0.015) * _step(-p.y, -0.02, 0.03) * _step(p.z, 0.015, 0.04) * _step(-p.z, -0.09, 0.06)
+    sides = (
+        _step(m.x, 0.1, 0.015) * _step(-p.y, -0.02, 0.03) * _step(p.z, 0.015, 0.04) * _step(-p.z, -0.09, 0.06)
+    )
     amount = torch.maximum(torch.maximum(jaw, moustache), sides * _step(p.y, -0.2, 0.03))
     strength = (0.25 + 0.75 * who.beard) * (who.beard > 0)
     return amount * strength
@@ -93,7 +112,7 @@ def _beard(p: Points, m: Points, who: People) -> Tensor:
 def _mouth(color: Tensor, p: Points, who: People, front: Tensor) -> Tensor:
     u = p.x / who.mouth_width
     inside = (1 - u * u).clamp(min=0)
-    line = mouth_height(who) + 0.012 * who.smile * (u * u - 0.4)
+    line = mouth_height(who) + 0.014 * who.smile * (u * u - 0.4)
     gap = 0.019 * who.mouth_open * inside
     v = p.y - line
     bow = 0.0022 * torch.exp(-((p.x / 0.007) ** 2))
@@ -106,11 +125,11 @@ def _mouth(color: Tensor, p: Points, who: People, front: Tensor) -> Tensor:
     seam = torch.exp(-((v / 0.0028) ** 2)) * _step(inside, 0.1, 0.1) * front
     color = _mix(color, who.lip_color * 0.35, seam * (who.mouth_open <= 0))
     mouth_in = _step(gap * 0.55 - v, 0.0, 0.002) * _step(v + gap, 0.0, 0.002) * (gap > 0.001) * front
-    color = _mix(color, torch.tensor([0.25, 0.07, 0.08]), mouth_in)
+    color = _mix(color, _rgb(0.25, 0.07, 0.08), mouth_in)
     teeth = mouth_in * _step(v, -0.1 * gap, 0.003)
-    color = _mix(color, torch.tensor([0.93, 0.91, 0.86]), teeth)
+    color = _mix(color, _rgb(0.93, 0.91, 0.86), teeth)
     tongue = mouth_in * _step(-v, 0.6 * gap, 0.004)
-    return _mix(color, torch.tensor([0.72, 0.34, 0.36]), tongue * 0.8)
+    return _mix(color, _rgb(0.72, 0.34, 0.36), tongue * 0.8)
 
 
 def _eyes(color: Tensor, p: Points, m: Points, who: People, front: Tensor) -> Tensor:
@@ -121,18 +140,18 @@ def _eyes(color: Tensor, p: Points, m: Points, who: People, front: Tensor) -> Te
     opening = 0.0150 * who.eye_size * who.eye_open
     upper, lower = opening * inside**0.75, 0.62 * opening * inside**0.75
     lid = torch.exp(-((u * 0.9) ** 4)) * _step(0.03 - (v - 0.006).abs(), 0.0, 0.012) * front
-    color = _mix(color, color * torch.tensor([0.88, 0.82, 0.82]), lid * 0.8)
+    color = _mix(color, color * _rgb(0.88, 0.82, 0.82), lid * 0.8)
     open_eye = _step(upper - v, 0.0, 0.002) * _step(v + lower, 0.0, 0.002) * (inside > 0) * front
-    color = _mix(color, torch.tensor([0.95, 0.95, 0.94]), open_eye)
+    color = _mix(color, _rgb(0.95, 0.95, 0.94), open_eye)
     # Both eyes look the same way, so the gaze turns with the side in mirrored coordinates.
     side = torch.where(p.x < 0, -1.0, 1.0)
     center = half * 0.3 * who.gaze_x * side
     du, dv = u * half - center, v - 0.002 - 0.006 * who.gaze_y
     radius = (du * du + dv * dv).sqrt()
     color = _mix(color, who.iris_color, open_eye * _step(-radius, -0.0125, 0.002))
-    color = _mix(color, torch.tensor([0.02, 0.02, 0.02]), open_eye * _step(-radius, -0.0062, 0.002))
+    color = _mix(color, _rgb(0.02, 0.02, 0.02), open_eye * _step(-radius, -0.0062, 0.002))
     glint = ((du * side - 0.004) ** 2 + (dv - 0.004) ** 2).sqrt()
-    color = _mix(color, torch.ones(3), open_eye * _step(-glint, -0.0028, 0.002))
+    color = _mix(color, _rgb(1.0, 1.0, 1.0), open_eye * _step(-glint, -0.0028, 0.002))
     lash = torch.exp(-(((v - upper) / 0.0032) ** 2)) * _step(1.08 - u.abs(), 0.0, 0.15) * front
     color = _mix(color, who.brow_color * 0.4, lash * 0.9)
     under = torch.exp(-(((v + lower) / 0.0024) ** 2)) * _step(1.0 - u.abs(), 0.0, 0.2) * front
@@ -152,11 +171,11 @@ def _hair(p: Points, who: People) -> Tensor:
     angle = torch.atan2(p.x, p.z + 0.35)
     strands = torch.sin(angle * 90 + 6 * torch.sin(p.y * 14)) * 0.5 + torch.sin(angle * 41 + p.y * 25) * 0.5
     shine = torch.exp(-(((p.y - 0.185) / 0.03) ** 2)) * 0.25
-    color = who.hair_color * (1 + 0.22 * strands + shine)[..., None] + 0.02 * shine[..., None]
-    hat = (who.style == STYLES.index("beanie"))[..., None]
+    color = who.hair_color * (1 + 0.22 * strands + shine)[:, None] + 0.02 * shine[:, None]
+    hat = (who.style == STYLES.index("beanie"))[:, None]
     ribs = 0.9 + 0.1 * torch.sin(torch.atan2(p.x, p.z) * 40)
     band = _step(-p.y, -0.125, 0.01)
-    return torch.where(hat, _mix(who.hat_color * ribs[..., None], who.trim_color, band * 0.6), color)
+    return torch.where(hat, _mix(who.hat_color * ribs[:, None], who.trim_color, band * 0.6), color)
 
 
 def _cloth(p: Points, m: Points, who: People) -> Tensor:
@@ -166,7 +185,7 @@ def _cloth(p: Points, m: Points, who: People) -> Tensor:
     pattern = torch.where(who.pattern == 1, stripes, torch.zeros_like(stripes))
     pattern = torch.where(who.pattern == 2, vertical, pattern)
     pattern = torch.where(who.pattern == 3, stripes * vertical, pattern)
-    color = _mix(who.cloth_color.expand(*p.x.shape, 3), who.trim_color, pattern)
+    color = _mix(who.cloth_color.expand(-1, -1, p.x.shape[1]), who.trim_color, pattern)
     collar = _step(neckline_offset(p, m, who), -0.018, 0.004)
     return _mix(color, who.trim_color * 0.9, collar)
 
@@ -174,15 +193,15 @@ def _cloth(p: Points, m: Points, who: People) -> Tensor:
 def _light(
     color: Tensor, material: Tensor, p: Points, *, normals: Tensor, rays: Tensor, who: People
 ) -> Tensor:
-    light = torch.nn.functional.normalize(torch.stack([who.light_x, who.light_y, who.light_z], dim=-1), dim=-1)
-    lambert = (normals * light).sum(-1)
+    light = torch.nn.functional.normalize(torch.stack([who.light_x, who.light_y, who.light_z], dim=1), dim=1)
+    lambert = (normals * light).sum(1)
     diffuse = (lambert * 0.65 + 0.35).clamp(min=0)
-    sky = 0.5 + 0.5 * normals[..., 1]
+    sky = 0.5 + 0.5 * normals[:, 1]
     # Darkness under the chin and in the hair around the neck, which a light without shadows would leave out.
     neck = torch.exp(-(((p.y + 0.2) / 0.06) ** 2)) * _step(-(p.x**2 + (p.z + 0.04) ** 2), -0.012, 0.008)
     shadow = 1 - 0.35 * neck * (material != CLOTH)
-    half = torch.nn.functional.normalize(light - rays, dim=-1)
-    shine = (normals * half).sum(-1).clamp(min=0) ** 24
+    half = torch.nn.functional.normalize(light - rays, dim=1)
+    shine = (normals * half).sum(1).clamp(min=0) ** 24
     strength = torch.where(material == HAIR, 0.1, 0.09) * (material != CLOTH)
     brightness = (who.ambient * (0.72 + 0.28 * sky) + (1.12 - who.ambient) * diffuse) * shadow
-    return color * brightness[..., None] + (shine * strength * shadow)[..., None]
+    return color * brightness[:, None] + (shine * strength * shadow)[:, None]

@@ -29,37 +29,55 @@ class Points(NamedTuple):
 
 def smooth_min(a: Tensor, b: Tensor, width: float) -> Tensor:
     """Minimum, rounded where ``a`` and ``b`` differ by less than ``width`` (quadratic polynomial)."""
-    blend = (width - (a - b).abs()).clamp_(min=0)
-    return torch.minimum(a, b).sub_(blend.square_(), alpha=0.25 / width)
+    blend = (a - b).abs_().neg_().add_(width).clamp_(min=0).square_()
+    return torch.minimum(a, b).sub_(blend, alpha=0.25 / width)
 
 
 def smooth_max(a: Tensor, b: Tensor, width: float) -> Tensor:
     """Maximum, rounded likewise."""
-    return -smooth_min(-a, -b, width)
+    blend = (a - b).abs_().neg_().add_(width).clamp_(min=0).square_()
+    return torch.maximum(a, b).add_(blend, alpha=0.25 / width)
 
 
-def _square_norm(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return (x * x).addcmul_(y, y).addcmul_(z, z)
+Center = tuple[Tensor | float, Tensor | float, Tensor | float]
 
 
-def _sphere(p: Points, center: tuple, radius: Tensor | float) -> Tensor:
-    return _square_norm(p.x - center[0], p.y - center[1], p.z - center[2]).sqrt_() - radius
+def _squares(p: Points, center: Center) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared offsets from ``center`` along the axes; most centres lie in the plane x = 0, which saves a pass."""
+    x = p.x.square() if isinstance(center[0], float) and center[0] == 0.0 else (p.x - center[0]).square_()
+    return x, (p.y - center[1]).square_(), (p.z - center[2]).square_()
 
 
-def _ellipsoid(p: Points, center: tuple, radii: tuple) -> Tensor:
+def _sphere(p: Points, center: Center, radius: Tensor | float) -> Tensor:
+    x, y, z = _squares(p, center)
+    return x.add_(y).add_(z).sqrt_().sub_(radius)
+
+
+def _ellipsoid(p: Points, center: Center, radii: Center) -> Tensor:
     """First-order distance k0 (k0 - 1) / k1 to an ellipsoid, with k0 = |p / r| and k1 = |p / r^2|."""
-    x, y, z = (p.x - center[0]) / radii[0], (p.y - center[1]) / radii[1], (p.z - center[2]) / radii[2]
-    k0 = _square_norm(x, y, z).sqrt_()
-    k1 = _square_norm(x / radii[0], y / radii[1], z / radii[2]).sqrt_()
-    return (k0 - 1).mul_(k0).div_(k1.clamp_(min=1e-6))
+    x, y, z = _squares(p, center)
+    a, b, c = (1 / torch.as_tensor(radius).square() for radius in radii)
+    k0 = (x * a).addcmul_(y, b).addcmul_(z, c)
+    k1 = x.mul_(a * a).addcmul_(y, b * b).addcmul_(z, c * c)
+    return (k0 - k0.sqrt()).mul_(k1.rsqrt_())
 
 
-def _capsule(p: Points, start: tuple, end: tuple, radius: Tensor | float) -> Tensor:
+def _capsule(p: Points, start: Center, end: Center, radius: Tensor | float) -> Tensor:
     """Distance to a segment between two points, less ``radius``."""
-    ax, ay, az = (end[i] - start[i] for i in range(3))
-    x, y, z = p.x - start[0], p.y - start[1], p.z - start[2]
-    along = (x * ax).add_(y * ay).add_(z * az).div_(ax * ax + ay * ay + az * az).clamp_(0, 1)
-    return _square_norm(x - along * ax, y - along * ay, z - along * az).sqrt_() - radius
+    length = [end[i] - start[i] for i in range(3)]
+    along, offsets = torch.zeros(()), [p.x, p.y - start[1], p.z - start[2]]
+    if isinstance(start[0], Tensor) or start[0] != 0.0:
+        offsets[0] = p.x - start[0]
+    square = torch.zeros(())
+    moved = [i for i in range(3) if isinstance(length[i], Tensor) or length[i] != 0.0]
+    for i in moved:
+        along = along + offsets[i] * length[i]
+        square = square + length[i] * length[i]
+    along = (along / square).clamp_(0, 1)
+    for i in moved:
+        offsets[i] = offsets[i] - along * length[i]
+    x, y, z = (offset.square() for offset in offsets)
+    return x.add_(y).add_(z).sqrt_().sub_(radius)
 
 
 def distances(p: Points, who: People) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -120,7 +138,7 @@ def _features(head: Tensor, p: Points, m: Points, who: People) -> Tensor:
     opening = _ellipsoid(p, (0.0, line - 0.3 * gap, 0.168), (who.mouth_width * 0.85, 0.003 + gap, 0.022))
     head = smooth_max(head, -opening, 0.006)
     # The ear's plate is turned outwards at its back by shearing x with z.
-    turned = Points(m.x + 0.35 * (m.z + 0.02), m.y, m.z)
+    turned = Points(torch.add(m.x, m.z, alpha=0.35).add_(0.007), m.y, m.z)
     ear_at = (0.147 * who.head_width, 0.02, -0.025)
     ear = _ellipsoid(turned, ear_at, (0.016, 0.052 * who.ear_size, 0.034 * who.ear_size)) * 0.85
     head = smooth_min(head, ear, 0.012)
@@ -135,7 +153,7 @@ def _body(p: Points, who: People) -> Tensor:
     height = who.shoulder_height
     shoulders = _ellipsoid(p, (0.0, height - 0.15, -0.05), (0.3 * who.shoulder_width, 0.15, 0.13))
     body = smooth_min(neck, shoulders, 0.09)
-    return smooth_max(body, -0.49 - p.y, 0.02)
+    return smooth_max(body, -0.46 - p.y, 0.02)
 
 
 def neckline_offset(p: Points, m: Points, who: People) -> Tensor:
@@ -150,9 +168,7 @@ def _clothes(p: Points, m: Points, body: Tensor, who: People) -> Tensor:
 
 def _hair(p: Points, m: Points, who: People) -> Tensor:
     thick = who.hair_thickness
-    shell = _ellipsoid(
-        p, (0.0, 0.085, -0.03), (0.148 * who.head_width + thick, 0.167 + thick, 0.18 + thick)
-    )
+    shell = _ellipsoid(p, (0.0, 0.085, -0.03), (0.148 * who.head_width + thick, 0.167 + thick, 0.18 + thick))
     quiff = _ellipsoid(p, (0.045 * who.parting, 0.195, 0.02), (0.1, 0.06 + 0.03 * who.hair_volume, 0.14))
     shell = smooth_min(shell, quiff + _FAR * (who.hair_volume <= 0), 0.04)
     hat = who.style == STYLES.index("beanie")
@@ -202,7 +218,9 @@ def _glasses(m: Points, who: People) -> Tensor:
     ring = (x * x).addcmul_(y, y).sqrt_() - radius
     lens = torch.maximum(ring, z.abs() - 0.002) + _FAR * (who.dark_lenses <= 0)
     frame = ((ring * ring).addcmul_(z, z)).sqrt_() - 0.0052
-    bridge = _capsule(m, (0.0, who.eye_height, 0.196), (who.eye_spread - radius, who.eye_height, 0.194), 0.004)
+    bridge = _capsule(
+        m, (0.0, who.eye_height, 0.196), (who.eye_spread - radius, who.eye_height, 0.194), 0.004
+    )
     outer = who.eye_spread + radius
     temple = _capsule(m, (outer, who.eye_height, 0.173), (0.152, 0.045, -0.02), 0.0042)
     parts = torch.minimum(torch.minimum(frame, lens), torch.minimum(bridge, temple))

@@ -60,7 +60,11 @@ def save_image(path: str | os.PathLike[str], image: Float[Tensor, "channel heigh
 
 
 def make_grid(
-    images: Float[Tensor, "image 3 height width"], *, columns: int, padding: int = 2, background: float = 1.0
+    images: Float[Tensor, "image 3 height width"],
+    *,
+    columns: int,
+    padding: int = 2,
+    background: float | int = 1.0,
 ) -> Float[Tensor, "3 grid_height grid_width"]:
     """Lay pictures out row by row.
 
@@ -97,7 +101,7 @@ def save_grid(
     *,
     columns: int,
     padding: int = 2,
-    background: float = 1.0,
+    background: float | int = 1.0,
     labels: Sequence[str] | None = None,
 ) -> None:
     """Write :func:`make_grid` of ``images``, atomically.
@@ -122,7 +126,9 @@ def save_grid(
     _save(Path(path), picture)
 
 
-def _with_labels(picture: Image.Image, labels: Sequence[str], *, step: int, background: float) -> Image.Image:
+def _with_labels(
+    picture: Image.Image, labels: Sequence[str], *, step: int, background: float | int
+) -> Image.Image:
     level = round(255 * background)
     labeled = Image.new("RGB", (picture.width, picture.height + LABEL_HEIGHT), (level, level, level))
     labeled.paste(picture, (0, LABEL_HEIGHT))

@@ -43,8 +43,8 @@ def write_ply(
     gaussians: Gaussians,
     *,
     axes: str = "opencv",
-    prune: float = PRUNE_OPACITY,
-    extra_dilation: float = 0.0,
+    prune: float | int = PRUNE_OPACITY,
+    extra_dilation: float | int = 0.0,
     sh_rest: Float[Tensor, "gaussian coefficient 3"] | None = None,
 ) -> int:
     """Write one scene, atomically.
@@ -193,7 +193,7 @@ def describe_ply(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _checked_scene(gaussians: Gaussians, *, prune: float, extra_dilation: float) -> Gaussians:
+def _checked_scene(gaussians: Gaussians, *, prune: float | int, extra_dilation: float | int) -> Gaussians:
     if gaussians.means.ndim != 2:
         raise ValueError(
             f"write_ply: expected one scene with means [N, 3], got {list(gaussians.means.shape)}"
@@ -230,7 +230,7 @@ def _check_sh(sh_rest: Tensor, *, count: int) -> None:
 
 
 def _columns(
-    scene: Gaussians, extra_dilation: float, sh_rest: Tensor | None
+    scene: Gaussians, extra_dilation: float | int, sh_rest: Tensor | None
 ) -> dict[tuple[str, ...], np.ndarray]:
     """The file's columns in the order of the format, one [N, k] array for each group of names."""
     rest = scene.colors.new_zeros(scene.count, 0) if sh_rest is None else sh_rest.mT.flatten(1)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from cgsgan.export.atomic import atomic_path
 
-Frame = UInt8[np.ndarray, "height width 3"]
+Frame = UInt8[np.ndarray, "_ _ 3"]
 
 BT709 = 1
 """Code of BT.709 for matrix, primaries and transfer in H.264, H.265 and VP9 streams (ITU-T H.273)."""
@@ -55,7 +56,7 @@ def save_video(
     path: str | os.PathLike[str],
     frames: Iterable[Frame],
     *,
-    fps: float = 24.0,
+    fps: float | int = 24,
     format: str | None = None,
     repeat: int = 1,
 ) -> int:
@@ -63,19 +64,19 @@ def save_video(
 
     Args:
         path: the file; missing folders are created.
-        frames: 8-bit RGB pictures of one size; taken one by one for mp4 and webm, so the whole film need not fit
-            into memory when ``repeat`` is 1.
+        frames: 8-bit RGB pictures of one size; taken one by one for mp4 and webm, so the whole film need not
+            fit into memory when ``repeat`` is 1.
         fps: frames per second.
-        format: ``mp4`` (H.264 4:2:0, crf 18), ``webm`` (VP9), ``webp`` (quality 90) or ``gif``; by default the
-            suffix of ``path``. WebP and GIF loop for ever and need nothing but Pillow.
-        repeat: how often the frames are played in one file; for mp4 and webm, which cannot loop by themselves.
+        format: ``mp4`` (H.264 4:2:0, crf 18), ``webm`` (VP9), ``webp`` (quality 90) or ``gif``; by default
+            the suffix of ``path``. WebP and GIF loop for ever and need nothing but Pillow.
+        repeat: how often the frames are played in one file; mp4 and webm cannot loop by themselves.
 
     Returns:
         The number of frames given, repetitions not counted.
 
     Raises:
-        ValueError: for an unknown format, no frame, frames of unequal size, ``fps`` or ``repeat`` out of range,
-            or when PyAV or the encoder is missing for mp4 and webm.
+        ValueError: for an unknown format, no frame, frames of unequal size, ``fps`` or ``repeat`` out of
+            range, or when PyAV or the encoder is missing for mp4 and webm.
     """
     target = Path(path)
     format = (format or target.suffix.lstrip(".")).lower()
@@ -129,17 +130,15 @@ def _import_av(format: str) -> Any:
         import av
     except ImportError as error:
         raise ValueError(
-            f'{format} needs PyAV: pip install "cgsgan[video]"; or choose webp or gif, which need nothing more'
+            f'{format} needs PyAV: pip install "cgsgan[video]"; or choose webp or gif, which need no extra'
         ) from error
     return av
 
 
-def _encode(path: Path, frames: Iterator[Frame], *, fps: float, codec: _Codec, av: Any) -> None:
+def _encode(path: Path, frames: Iterator[Frame], *, fps: float | int, codec: _Codec, av: Any) -> None:
     first = _even(next(frames))
     if codec.encoder not in av.codecs_available:
-        raise ValueError(
-            f"{path}: this PyAV was built without {codec.encoder}; reinstall av from PyPI, or use webp"
-        )
+        raise ValueError(f"{path}: PyAV was built without {codec.encoder}; reinstall av, or use webp")
     with (
         atomic_path(path) as temporary,
         av.open(str(temporary), "w", format=codec.container, options=codec.container_options) as container,
@@ -173,11 +172,11 @@ def _even(frame: Frame) -> Frame:
     return np.ascontiguousarray(padded)
 
 
-def _animate(path: Path, frames: list[Frame], *, fps: float, format: str) -> None:
+def _animate(path: Path, frames: list[Frame], *, fps: float | int, format: str) -> None:
     # GIF counts in 10 ms; rounding the running time instead of each frame keeps the film's length right.
     unit = 10 if format == "gif" else 1
     times = [unit * round(index * 1000 / fps / unit) for index in range(len(frames) + 1)]
-    durations = [max(unit, end - start) for start, end in zip(times, times[1:])]
+    durations = [max(unit, end - start) for start, end in pairwise(times)]
     pictures = [Image.fromarray(frame) for frame in frames]
     options: dict[str, Any] = (
         {"quality": 90, "method": 4} if format == "webp" else {"disposal": 2, "optimize": False}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,10 +20,16 @@ from cgsgan.types import SH_C0, Gaussians
 
 LIMIT = 20.0
 """Log scales, orientations, opacity logits and colors v are softly limited: v -> 20 tanh(v / 20)."""
+UNIT = 2 / LIMIT
+SCALE_UNIT = -UNIT
+XYZ_UNIT = 2.0
+"""What head outputs are multiplied by, see :class:`AnchorDecoder`."""
 QUATERNION_EPSILON = 0.001
 ATTRIBUTES = 11
 """Channels after the position: log scale 3, orientation 4, color 3, opacity logit 1."""
 CHANNELS = 3 + ATTRIBUTES
+SECTIONS = [3, 3, 8]
+"""Position, log scale, and the attributes that children take over from their parents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ class AnchorConfig:
 
 
 class Heads(nn.Module):
-    """The linear heads of one or two sets of Gaussians: position, log scale, orientation, color, opacity logit.
+    """The linear heads of one or two sets of Gaussians: position, log scale, orientation, color, opacity.
 
     Args:
         features: input channels.
@@ -111,12 +117,11 @@ class Heads(nn.Module):
         self.xyz_bias = nn.Parameter(torch.zeros(sets, 3))
         self.attribute_weight = nn.Parameter(attributes)
         self.attribute_bias = nn.Parameter(bias)
-        gain = torch.ones(CHANNELS)
-        gain[6:] = 1 / LIMIT
+        gain = torch.tensor([XYZ_UNIT] * 3 + [SCALE_UNIT] * 3 + [UNIT] * 8)
         self.register_buffer("row_gain", gain, persistent=False)
 
     def merged(self) -> tuple[Float[Tensor, "channel feature"], Float[Tensor, "channel 1"]]:
-        """Effective weight and bias of all heads; orientation, color and opacity come in units of ``LIMIT``."""
+        """Effective weight and bias of all heads, in the units of :class:`AnchorDecoder`."""
         weight = torch.cat([self.xyz_weight, self.attribute_weight], dim=1)
         bias = torch.cat([self.xyz_bias, self.attribute_bias], dim=1) * self.row_gain
         weight = weight * (self.row_gain * (1 / math.sqrt(weight.shape[-1])))[:, None]
@@ -126,8 +131,8 @@ class Heads(nn.Module):
 class Level(nn.Module):
     """Token features to the head outputs of all rows of one level.
 
-    Features of a row are (lrelu(split(h)) + carry(h)) / sqrt(2) with ``carry`` shared by the rows of a token; the heads
-    are linear, so they are applied to both parts apart and the shared part is computed once per token.
+    Features of a row are (sqrt(2) lrelu(split(h)) + carry(h)) / sqrt(2) with ``carry`` shared by the rows of a token;
+    the heads are linear, so they are applied to both parts apart and the shared part is computed once per token.
 
     Args:
         width: channels of a token.
@@ -157,27 +162,31 @@ class Level(nn.Module):
             weight, bias = self.carry.scaled()
             carried = torch.addmm(bias[:, None], weight, columns)
         with torch.autocast(tokens.device.type, enabled=False):
-            # The activation's sqrt(2) and the sum's 1 / sqrt(2) cancel for the split part.
             weight, bias = self.heads.merged()
-            shared = torch.addmm(bias, weight, carried.float(), alpha=math.sqrt(0.5))
-            split = split.float().unflatten(0, (self.rows, self.features))
+            shared = torch.addmm(bias, weight, carried.to(bias.dtype), alpha=math.sqrt(0.5))
+            split = split.to(bias.dtype).unflatten(0, (self.rows, self.features))
             return torch.baddbmm(shared[None], weight.expand(self.rows, -1, -1), split)
 
 
 class Rows(NamedTuple):
-    """Gaussians of one level in the inner layout, limited, not yet activated."""
+    """Gaussians of one level: ``gates`` are the limited attributes, sigmoid(v / 10) of each attribute v."""
 
     xyz: Float[Tensor, "*row 3 token"]
     log_scale: Float[Tensor, "*row 3 token"]
-    rest: Float[Tensor, "*row 8 token"]  # orientation, color, opacity logit in units of LIMIT
+    rest: Float[Tensor, "*row 8 token"]
 
-    def select(self, index: int) -> Rows:
-        """One of the sets of ``[parent, child, set, channel, token]``, parent and child merged."""
-        return Rows(*(tensor[:, :, index].flatten(0, 1) for tensor in self))
+    def sets(self) -> list[Rows]:
+        """The sets of ``[parent, child, set, channel, token]``, parent and child merged."""
+        return [Rows(*parts) for parts in zip(*(tensor.flatten(0, 1).unbind(1) for tensor in self))]
 
 
 class AnchorDecoder(nn.Module):
     """All levels: token features to Gaussians and anchors.
+
+    Every attribute v but the position is limited to 20 tanh(v / 20) = 40 sigmoid(v / 10) - 20. It is kept as the
+    "gate" sigmoid(v / 10), because sigmoid is the cheaper function on a CPU and because all factors and offsets then
+    fold into the heads' weights: their outputs are v / 10, and -v / 10 for log scales, which enter as -softplus(-v).
+    Position heads come doubled, for tanh(v) = 2 sigmoid(2 v) - 1.
 
     Args:
         config: the levels.
@@ -188,10 +197,11 @@ class AnchorDecoder(nn.Module):
 
     start: Tensor
     rotation_terms: Tensor
+    identity: Tensor
 
     def __init__(self, config: AnchorConfig, *, resolution: int, width: int, points: int) -> None:
         super().__init__()
-        self.config, self.points = config, points
+        self.config = config
         self.split_factors = config.resolve_split_factors(resolution)
         cap = config.max_log_scale
         self.max_log_scale = math.log(0.5 / math.sqrt(points)) if cap is None else cap
@@ -205,97 +215,128 @@ class AnchorDecoder(nn.Module):
         self.levels = nn.ModuleList(levels)
         self.level_sizes = tuple(points * level.rows for level in levels)
         opacity_logit = math.log(config.start_opacity / (1 - config.start_opacity))
-        start = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, opacity_logit]) / LIMIT
+        start = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, opacity_logit]) * UNIT
         self.register_buffer("start", start[:, None], persistent=False)
         self.register_buffer("rotation_terms", _rotation_terms(), persistent=False)
+        self.register_buffer("identity", torch.eye(3).view(1, 9, 1), persistent=False)
 
     def forward(
         self, tokens: list[Float[Tensor, "batch point width"]], positions: Float[Tensor, "point 3"]
     ) -> tuple[Gaussians, tuple[Gaussians, ...]]:
-        """Gaussians of all levels, coarse to fine with the children of a point adjacent, and the anchors per level."""
+        """Gaussians of all levels, coarse to fine, children of a point adjacent; and the anchors per level."""
         batch = tokens[0].shape[0]
         heads = [level(features.flatten(0, 1)) for level, features in zip(self.levels, tokens)]
-        first = heads[0].unflatten(1, (2, CHANNELS))
+        first, second = heads[0].unflatten(1, (2, 1, CHANNELS)).unbind(1)
         parents = self._place_first(first[:, 0], positions, batch)
-        children = self._place_children(first[:, None, 1:], parents)
-        anchors, gaussians = [parents], [children.select(-1)]
+        anchors, gaussians = [parents], self._place_children(second[:, None], parents).sets()
         for level, factor, head in list(zip(self.levels, self.split_factors, heads))[1:]:
             split = head.unflatten(1, (level.sets, CHANNELS)).unflatten(0, (-1, factor))
-            children = self._place_children(split, parents)
-            gaussians.append(children.select(-1))
-            if level.sets == 2:
-                parents = children.select(0)
-                anchors.append(parents)
-        return self._finish(gaussians, batch, bounded=True), tuple(self._finish([a], batch) for a in anchors)
+            *next_anchors, children = self._place_children(split, parents).sets()
+            gaussians.append(children)
+            anchors += next_anchors
+            parents = anchors[-1]
+        return self._finish(gaussians, anchors, batch)
 
     def _place_first(
         self, head: Float[Tensor, "1 14 token"], positions: Float[Tensor, "point 3"], batch: int
     ) -> Rows:
         """Level-0 anchors: free positions, log scales bent below ``max_log_scale``."""
-        xyz = head[:, :3] * self.config.first_offset
+        offset, scale, rest = head.split(SECTIONS, dim=1)
+        xyz = offset * (self.config.first_offset / XYZ_UNIT)
         if self.config.first_position == "points":
             xyz = xyz + positions.t().repeat(1, batch)
-        room = self.max_log_scale - self.config.start_log_scale - head[:, 3:6]
-        log_scale = limit(self.max_log_scale - functional.softplus(room))
-        return Rows(xyz, log_scale, torch.tanh(head[:, 6:] + self.start))
+        room = scale + (self.max_log_scale - self.config.start_log_scale) * UNIT
+        bent = self.max_log_scale * UNIT - functional.softplus(room, beta=1 / UNIT)
+        return Rows(xyz, bent.sigmoid(), torch.sigmoid(rest + self.start))
 
     def _place_children(self, head: Float[Tensor, "parent child set 14 token"], parents: Rows) -> Rows:
         """Children inside the parents' ellipsoids, their other attributes relative to the parents'."""
-        offset = torch.tanh(head[..., :3, :])
-        x_axis, y_axis, z_axis = (axis[:, None, None] for axis in self._ellipsoid_axes(parents))
-        xyz = torch.addcmul(parents.xyz[:, None, None], x_axis, offset[..., 0:1, :])
-        xyz = torch.addcmul(xyz, y_axis, offset[..., 1:2, :])
-        xyz = torch.addcmul(xyz, z_axis, offset[..., 2:3, :])
-        base = self._inherited_log_scale(parents.log_scale)[:, None, None]
-        # logsigmoid(x) = -softplus(-x)
-        log_scale = limit(base + functional.logsigmoid(head[..., 3:6, :]))
-        return Rows(xyz, log_scale, torch.tanh(head[..., 6:, :] + parents.rest[:, None, None]))
+        offset, scale, rest = head.split(SECTIONS, dim=3)
+        log_scale = affine(parents.log_scale, 2 * LIMIT, -LIMIT)
+        axes = self._ellipsoid_axes(parents.rest[:, :4], log_scale)
+        # The corner plus twice the gates spans the ellipsoid's box: tanh(v) = 2 sigmoid(2 v) - 1.
+        xyz = (parents.xyz - axes.sum(dim=1))[:, None, None]
+        for axis, gate in zip((2 * axes).unbind(1), offset.sigmoid().unbind(3)):
+            xyz = torch.addcmul(xyz, axis[:, None, None], gate[:, :, :, None])
+        base = (self._inherit(log_scale) * UNIT)[:, None, None]
+        inherited = affine(parents.rest, 2 * LIMIT * UNIT, -LIMIT * UNIT)[:, None, None]
+        return Rows(
+            xyz,
+            torch.sigmoid(base - functional.softplus(scale, beta=1 / UNIT)),
+            torch.sigmoid(rest + inherited),
+        )
 
-    def _ellipsoid_axes(self, parents: Rows) -> tuple[Float[Tensor, "parent 3 token"], ...]:
-        """The three axes of the parents' ellipsoids: the columns of R(q) times the standard deviations.
+    def _ellipsoid_axes(
+        self, gates: Float[Tensor, "parent 4 token"], log_scale: Float[Tensor, "parent 3 token"]
+    ) -> Float[Tensor, "parent axis 3 token"]:
+        """The axes of the parents' ellipsoids: the columns of R(q) times the standard deviations.
 
         q is divided by |q| + 0.001 and not normalised further, so R is slightly less than a rotation, as published.
         """
-        quats = parents.rest[:, :4]
-        norm = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
-        quats = quats / (norm + QUATERNION_EPSILON / LIMIT)
+        quats = affine(gates, 2 * LIMIT, -LIMIT)
+        norm = quats.square().sum(dim=1, keepdim=True).sqrt()
+        quats = quats / (norm + QUATERNION_EPSILON)
         products = (quats[:, :, None] * quats[:, None]).flatten(1, 2)
-        terms = self.rotation_terms.expand(len(quats), -1, -1)
-        columns = torch.baddbmm(torch.eye(3, device=quats.device).view(1, 9, 1), terms, products)
-        axes = columns.unflatten(1, (3, 3)) * parents.log_scale.exp()[:, :, None]
-        return axes.unbind(1)
+        columns = torch.baddbmm(self.identity, self.rotation_terms.expand(len(quats), -1, -1), products)
+        return columns.unflatten(1, (3, 3)) * log_scale.exp()[:, :, None]
 
-    def _inherited_log_scale(
-        self, log_scale: Float[Tensor, "parent 3 token"]
-    ) -> Float[Tensor, "parent 3 token"]:
+    def _inherit(self, log_scale: Float[Tensor, "parent 3 token"]) -> Float[Tensor, "parent 3 token"]:
+        """The log scale that children start from: reduced where the parent is larger than half a pixel."""
         if not self.config.shrink:
             return log_scale
         large = log_scale.detach().amax(dim=1, keepdim=True) > self.pixel_log_scale
         return torch.where(large, (log_scale - self.log_shrink).clamp(-100, 0), log_scale)
 
-    def _finish(self, levels: list[Rows], batch: int, *, bounded: bool = False) -> Gaussians:
-        """Inner layout to ``Gaussians``: ``[batch, gaussian, channel]``, activated."""
+    def _finish(
+        self, gaussians: list[Rows], anchors: list[Rows], batch: int
+    ) -> tuple[Gaussians, tuple[Gaussians, ...]]:
+        """Activate all levels at once, then go from the inner layout to ``[batch, gaussian, channel]``."""
+        rows = [len(level.xyz) for level in (*gaussians, *anchors)]
+        xyz, log_scale, rest = (torch.cat(tensors) for tensors in zip(*gaussians, *anchors))
+        quats, colors, opacities = rest.split([4, 3, 1], dim=1)
+        activated = {
+            "means": xyz,
+            "quats": affine(quats, 2 * LIMIT, -LIMIT),
+            "scales": affine(log_scale, 2 * LIMIT, -LIMIT).exp(),
+            "opacities": affine(opacities, 2 * LIMIT, -LIMIT).sigmoid(),
+            "colors": affine(colors, 2 * LIMIT * SH_C0, 0.5 - LIMIT * SH_C0).clamp_min(0),
+        }
+        levels: dict[str, list[Tensor]] = {}
+        for name, tensor in activated.items():
+            parts = [transpose(t.flatten(0, 1)).view(batch, -1, tensor.shape[1]) for t in tensor.split(rows)]
+            levels[name] = [p.squeeze(-1) for p in parts] if name == "opacities" else parts
+        count = len(gaussians)
+        scene = {name: torch.cat(parts[:count], dim=1) for name, parts in levels.items()}
+        means = scene["means"]
+        scene["means"] = means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * (2 * means).tanh()
+        carried = [
+            Gaussians(**{name: parts[i] for name, parts in levels.items()}) for i in range(count, len(rows))
+        ]
+        return Gaussians(**scene), tuple(carried)
 
-        def gather(tensors: list[Tensor]) -> Float[Tensor, "batch gaussian channel"]:
-            parts = [t.unflatten(-1, (batch, -1)).permute(2, 3, 0, 1).flatten(1, 2) for t in tensors]
-            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-        means = gather([rows.xyz for rows in levels])
-        if bounded:
-            means = means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * torch.tanh(2 * means)
-        colors = gather([rows.rest[:, 4:7] for rows in levels])
-        return Gaussians(
-            means=means,
-            quats=gather([rows.rest[:, :4] for rows in levels]) * LIMIT,
-            scales=gather([rows.log_scale for rows in levels]).exp(),
-            opacities=torch.sigmoid(gather([rows.rest[:, 7:] for rows in levels]).squeeze(-1) * LIMIT),
-            colors=(colors * (LIMIT * SH_C0) + 0.5).clamp_min(0),
-        )
+class _Transpose(torch.autograd.Function):
+    """Contiguous in both directions: a transposed view as gradient would send what precedes down slow strided paths."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.t().contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].t().contiguous()
 
 
-def limit(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """20 tanh(x / 20)."""
-    return torch.tanh(x * (1 / LIMIT)) * LIMIT
+def transpose(x: Float[Tensor, "row column"]) -> Float[Tensor, "column row"]:
+    """The contiguous transpose."""
+    result = _Transpose.apply(x)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def affine(x: Float[Tensor, "*shape"], scale: float, shift: float) -> Float[Tensor, "*shape"]:
+    """scale x + shift, in one kernel."""
+    return torch.rsub(x, shift, alpha=-scale)
 
 
 def _rotation_terms() -> Float[Tensor, "9 16"]:

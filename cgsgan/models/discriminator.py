@@ -39,7 +39,9 @@ class DiscriminatorConfig:
         minibatch_std_group: images over which a standard deviation is taken; a batch must be a multiple of it or smaller.
         clamp: bound of the activations; needed in half precision. None: no clamp.
         half_precision_blocks: blocks, finest first, in half precision on CUDA; elsewhere all is float32.
-        half_dtype: the type those blocks use.
+        half_dtype: the type those blocks use; ``float16`` needs ``clamp``.
+        half_on_cpu: half precision on a CPU too, in ``bfloat16`` only. 1.6 times as fast where the CPU has
+            bfloat16 instructions (AVX512-BF16, AMX), slower than float32 elsewhere.
         dead_block: whether it carries the unused, frozen copy of the 8 px block of the published networks.
     """
 
@@ -55,6 +57,7 @@ class DiscriminatorConfig:
     clamp: float | None = 256.0
     half_precision_blocks: int = 4
     half_dtype: Literal["float16", "bfloat16"] = "float16"
+    half_on_cpu: bool = False
     dead_block: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class DiscriminatorConfig:
                 f"discriminator: resolution must be a power of two of at least {2 * EPILOGUE_SIZE * self.unshuffle} "
                 f"px with unshuffle {self.unshuffle}, got {size}"
             )
+        if self.half_on_cpu and self.half_dtype != "bfloat16":
+            raise ValueError(f"discriminator: half_on_cpu needs half_dtype bfloat16, got {self.half_dtype}")
         if self.channels is not None and len(self.channels) != len(self.block_sizes) + 1:
             raise ValueError(
                 f"discriminator: expected {len(self.block_sizes) + 1} channels, for feature maps of "
@@ -222,7 +227,7 @@ class Discriminator(nn.Module):
         # It chooses its own precision; an outer autocast would reach into the epilogue and its statistics.
         with torch.autocast(images.device.type, enabled=False):
             x = to_channels_last(images.float(), self.config.unshuffle)
-            half = self.config.half_precision_blocks if images.is_cuda else 0
+            half = self.config.half_precision_blocks if images.is_cuda or self.config.half_on_cpu else 0
             x = self.from_rgb(x.to(self._dtype(half > 0)))
             for index, block in enumerate(self.blocks):
                 x = block(x.to(self._dtype(index < half)))
@@ -249,11 +254,10 @@ class Discriminator(nn.Module):
 def to_channels_last(
     images: Float[Tensor, "batch 3 height width"], unshuffle: int
 ) -> Float[Tensor, "batch channel small_height small_width"]:
-    """Pixel-unshuffle (channel order of ``torch.pixel_unshuffle``) straight into channels-last memory, in one copy."""
-    if unshuffle == 1:
-        return images.contiguous(memory_format=torch.channels_last)
-    split = images.unflatten(3, (-1, unshuffle)).unflatten(2, (-1, unshuffle))
-    return split.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
+    """Pixel-unshuffle (channel order of ``torch.pixel_unshuffle``) into channels-last memory."""
+    if unshuffle > 1:
+        images = functional.pixel_unshuffle(images, unshuffle)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def append_minibatch_std(
@@ -273,6 +277,7 @@ def append_minibatch_std(
             f"discriminator: a batch must be a multiple of minibatch_std_group ({group}) or smaller, got {batch}"
         )
     grouped = x.unflatten(0, (group, -1))
-    deviation = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
+    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     statistic = deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)
     return torch.cat([x, statistic], dim=1)

@@ -105,7 +105,9 @@ class EqualizedConv2d(nn.Module):
         """Convolve in the dtype of ``x``; ``gain`` multiplies the output and the clamp."""
         total = gain * (ACTIVATION_GAIN if self.activation == "leaky_relu" else 1.0)
         weight = (self.weight * (self.weight_scale * total)).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * total).to(x.dtype)
+        bias = self.bias
+        if bias is not None:
+            bias = (bias if math.isclose(total, 1.0) else bias * total).to(x.dtype)
         padding = self.weight.shape[-1] // 2 if padding is None else padding
         y = functional.conv2d(x, weight, bias, stride=stride, padding=padding)
         if self.activation == "leaky_relu":

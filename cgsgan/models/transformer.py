@@ -79,7 +79,7 @@ def modulated_norm(
     """Adaptive instance norm over the TOKENS of each channel: gamma (x - mean) / (std + 1e-8) + beta, in float32."""
     with torch.autocast(x.device.type, enabled=False):
         centered = x.float() - x.float().mean(dim=1, keepdim=True)
-        deviation = torch.linalg.vector_norm(centered, dim=1, keepdim=True) * (1 / math.sqrt(x.shape[1]))
+        deviation = centered.square().mean(dim=1, keepdim=True).sqrt()
         return torch.addcmul(beta, centered, gamma / (deviation + 1e-8))
 
 
@@ -134,11 +134,11 @@ class Transformer(nn.Module):
         self, features: Float[Tensor, "token width"], ws: Float[Tensor, "batch num_ws w_dim"]
     ) -> list[Float[Tensor, "batch token width"]]:
         """Token features after the first blocks (level 0) and after every further group of blocks."""
-        styles = self.styles(ws)
+        styles = self.styles(ws).unbind(0)
         # The first norm is the same for all latents: it is computed once and broadcast.
         x, outputs = features[None], []
-        for index, block in enumerate(self.blocks):
-            x = block(x, styles[index])
+        for index, (block, style) in enumerate(zip(self.blocks, styles)):
+            x = block(x, style)
             past = index + 1 - self.config.first_blocks
             if past >= 0 and past % self.config.blocks_per_level == 0:
                 outputs.append(x)

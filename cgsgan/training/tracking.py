@@ -10,7 +10,7 @@ from types import TracebackType
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 
@@ -85,7 +85,8 @@ class Tracker:
         self.console.print(
             f"{kimg:8.1f} kimg  {images_per_second:6.1f} img/s  left {_clock(left)}  "
             f"D(real) {real:+.2f}  D(fake) {fake:+.2f}  gap {gap:.2f}  "
-            f"|grad G| {means.get('generator_gradient_norm', float('nan')):.3g}"
+            f"|grad G| {means.get('generator_gradient_norm', float('nan')):.3g}",
+            soft_wrap=True,
         )
         self.record({"kimg": round(kimg, 3), "images_per_second": round(images_per_second, 2), **means})
 
@@ -97,18 +98,7 @@ class Tracker:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text)
-
-
-def preparation_progress(console: Console) -> Progress:
-    """A progress bar for long work before training (decoding, making data)."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-    )
+        self.console.print(text, soft_wrap=True)
 
 
 def check_finite(means: Mapping[str, float], kimg: float) -> None:

@@ -7,12 +7,15 @@ scene in every float type. Shapes are those of a flat batch, [B, N, ...] and [B,
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 SCENE_KINDS = ("normal", "behind", "border", "huge", "tiny", "transparent", "opaque", "degenerate")
 CAMERA_DISTANCE = 2.7
+
+Inputs = dict[str, Any]  # of tensors; Any lets them be unpacked into calls that also take numbers
 
 
 def make_scene(
@@ -24,7 +27,7 @@ def make_scene(
     sh_degree: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-) -> dict[str, Tensor]:
+) -> Inputs:
     """``means``, ``quats`` (not unit), ``scales``, ``opacities``, ``colors`` of one of ``SCENE_KINDS``."""
     random = torch.Generator().manual_seed(1000 * seed + SCENE_KINDS.index(kind))
 
@@ -34,7 +37,7 @@ def make_scene(
     def normal(*shape: int) -> Tensor:
         return torch.randn(batch, count, *shape, generator=random, dtype=torch.float64)
 
-    scene = {
+    scene: Inputs = {
         "means": 0.25 * normal(3),
         "quats": normal(4) * uniform(0.2, 3.0, 1),
         "scales": 0.05 * torch.exp(0.7 * normal(3)),
@@ -96,7 +99,7 @@ def make_cameras(
     height: int = 37,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-) -> dict[str, Tensor]:
+) -> Inputs:
     """``viewmats`` and ``Ks`` around the scene: fx and fy differ, principal points are off the centre."""
     random = torch.Generator().manual_seed(7919 + seed)
     viewmats, Ks = [], []

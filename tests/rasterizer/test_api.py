@@ -81,9 +81,13 @@ def test_batch_equals_single_scenes():
     together = rasterize(**arguments, depth=True)
     for i in range(2):
         for j in range(3):
-            one = {name: x[i, j] if isinstance(x, Tensor) else x for name, x in arguments.items()}
+            one: dict[str, Any] = {
+                name: x[i, j] if isinstance(x, Tensor) else x for name, x in arguments.items()
+            }
             alone = rasterize(**one, depth=True)
             torch.testing.assert_close(alone.colors, together.colors[i, j], rtol=0, atol=1e-6)
+            assert alone.depths is not None
+            assert together.depths is not None
             torch.testing.assert_close(alone.depths, together.depths[i, j], rtol=0, atol=1e-5)
 
 
@@ -146,7 +150,7 @@ def test_batch_axes_must_agree():
     with pytest.raises(ValueError, match=r"^viewmats: expected shape \[2, 2, 4, 4\].*got \[1, 2, 4, 4\]"):
         rasterize(**arguments)
     arguments = make_arguments((2,))
-    empty = {name: x[:0] if isinstance(x, Tensor) else x for name, x in arguments.items()}
+    empty: dict[str, Any] = {name: x[:0] if isinstance(x, Tensor) else x for name, x in arguments.items()}
     with pytest.raises(ValueError, match=r"^means: expected batch axes without zeros"):
         rasterize(**empty)
 
@@ -221,13 +225,17 @@ def test_auto_never_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype):
-    half = {name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in make_arguments().items()}
+    half: dict[str, Any] = {
+        name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in make_arguments().items()
+    }
     half["means"].requires_grad_()
     render = rasterize(**half)
     assert render.colors.dtype == torch.float32
     render.colors.sum().backward()
     assert half["means"].grad.dtype == dtype
-    full = {name: x.detach().float() if isinstance(x, Tensor) else x for name, x in half.items()}
+    full: dict[str, Any] = {
+        name: x.detach().float() if isinstance(x, Tensor) else x for name, x in half.items()
+    }
     assert torch.equal(render.colors, rasterize(**full).colors)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ FINITE_KINDS = tuple(kind for kind in SCENE_KINDS if kind != "degenerate")
 
 def make_axis_scene(
     depths: list[float], opacities: list[float], colors: list[list[float]] | None = None, scale: float = 0.05
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Round splats on the optical axis of ``make_axis_camera``."""
     count = len(depths)
     means = torch.zeros(1, count, 3, dtype=torch.float64)
@@ -34,10 +35,10 @@ def make_axis_scene(
     }
 
 
-def make_axis_camera() -> dict[str, object]:
+def make_axis_camera(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     """A camera at the origin whose axis meets the centre of pixel (8, 8) of 17 x 17."""
-    K = torch.tensor([[20.0, 0, 8.5], [0, 20.0, 8.5], [0, 0, 1]], dtype=torch.float64)
-    viewmat = torch.eye(4, dtype=torch.float64)
+    K = torch.tensor([[20.0, 0, 8.5], [0, 20.0, 8.5], [0, 0, 1]], dtype=dtype)
+    viewmat = torch.eye(4, dtype=dtype)
     return {"viewmats": viewmat[None, None], "Ks": K[None, None], "width": 17, "height": 17}
 
 
@@ -60,7 +61,7 @@ def test_single_splat_equals_closed_form():
     power = (yy * x * x - 2 * xy * x * y + xx * y * y) / (2 * (xx * yy - xy * xy))
     expected = opacity * np.exp(-power)
     expected[expected < 1 / 255] = 0
-    # worst seen: 1.7e-16
+    # worst seen: 2e-16
     np.testing.assert_allclose(alphas[0, 0, :, :, 0].numpy(), expected, rtol=0, atol=1e-14)
     np.testing.assert_allclose(
         colors[0, 0].numpy(), expected[..., None] * np.array([0.2, 0.5, 0.9], np.float32), rtol=0, atol=1e-14
@@ -96,9 +97,10 @@ def test_equals_brute_force(kind: str, antialiased: bool):
                 background=backgrounds[b, v].numpy(),
                 antialiased=antialiased,
             )
-            np.testing.assert_allclose(colors[b, v].numpy(), image, rtol=0, atol=1e-10)
-            np.testing.assert_allclose(alphas[b, v, ..., 0].numpy(), alpha, rtol=0, atol=1e-10)
-            np.testing.assert_allclose(depths[b, v, ..., 0].numpy(), depth, rtol=0, atol=1e-8)
+            # worst seen: colours 4e-15, alphas 3e-15, depths 2e-13
+            np.testing.assert_allclose(colors[b, v].numpy(), image, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(alphas[b, v, ..., 0].numpy(), alpha, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(depths[b, v, ..., 0].numpy(), depth, rtol=0, atol=1e-11)
     assert info["nonfinite"] == 0
     assert (alphas > 0).any() or (antialiased and kind in ("tiny", "transparent"))
 
@@ -110,8 +112,8 @@ def test_float32_is_close_to_float64(kind: str):
         scene, cameras = make_scene(kind, dtype=dtype), make_cameras(width=WIDTH, height=HEIGHT, dtype=dtype)
         results.append(rasterize_reference(**scene, **cameras, width=WIDTH, height=HEIGHT)[0].double())
     off = (results[0] - results[1]).abs().amax(-1)
-    # Threshold flips apart (none seen), worst seen 2e-5, in "huge".
-    assert (off > 1e-4).sum() <= 2
+    # worst seen: 1.6e-6, in "tiny"; no flips of the threshold, but other processors may round to some
+    assert (off > 2e-5).sum() <= 2
     assert off.max() < 2 / 255
 
 
@@ -170,7 +172,7 @@ def test_transmittance_equal_to_the_stop_stops():
     after = before * (1 - third)
     for bound, drawn in ((1e-4, False), (np.nextafter(1e-4, 1), True)):
         (hits,) = np.nonzero(after == bound)
-        scene = make_axis_scene([1.0, 1.1, 1.2], [0.5, second[hits[0]], third[hits[0]]])
+        scene = make_axis_scene([1.0, 1.1, 1.2], [0.5, float(second[hits[0]]), float(third[hits[0]])])
         colors, _, _, _ = rasterize_reference(**scene, **make_axis_camera())
         assert bool(colors[0, 0, 8, 8, 2] > 0) is drawn
 
@@ -236,7 +238,7 @@ def test_moving_scene_and_camera_together_changes_nothing():
     before = rasterize_reference(**scene, **cameras, width=WIDTH, height=HEIGHT, depth=True)
     after = rasterize_reference(**moved, **moved_cameras, width=WIDTH, height=HEIGHT, depth=True)
     for one, other in zip(before[:3], after[:3]):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)  # worst seen: 7e-14
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)  # worst seen: 6e-14
 
 
 def test_shifting_the_principal_point_by_whole_pixels_shifts_the_image():
@@ -275,7 +277,7 @@ def test_projections_that_overflow_are_dropped_and_counted():
     scene = make_axis_scene([1.0, 1.2], [0.5, 0.5])
     scene = {name: tensor.float() for name, tensor in scene.items()}
     scene["scales"][0, 0] = 1e30
-    camera = {n: t.float() if isinstance(t, Tensor) else t for n, t in make_axis_camera().items()}
+    camera = make_axis_camera(torch.float32)
     colors, _, _, info = rasterize_reference(**scene, **camera)
     assert info["nonfinite"] == 1
     torch.testing.assert_close(colors[0, 0, 8, 8], torch.tensor([0.0, 0.5]))
@@ -287,7 +289,7 @@ def test_empty_scene_is_background(backgrounds: Tensor | None):
         name: tensor[:, :0].float()
         for name, tensor in make_axis_scene([1.0], [1.0], [[1.0, 1.0, 1.0]]).items()
     }
-    camera = {n: t.float() if isinstance(t, Tensor) else t for n, t in make_axis_camera().items()}
+    camera = make_axis_camera(torch.float32)
     colors, alphas, depths, info = rasterize_reference(**scene, **camera, backgrounds=backgrounds, depth=True)
     assert depths is not None
     assert info == {"instances": 0, "culled": 0, "nonfinite": 0, "backend": "reference"}

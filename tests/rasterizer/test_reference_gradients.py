@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ CASES = {
 }
 
 
-def check_gradients(kind: str, options: dict[str, object], wanted: str, seed: int) -> None:
+def check_gradients(kind: str, options: dict[str, Any], wanted: str, seed: int) -> None:
     sh_degree = options.get("sh_degree")
     scene = make_scene(kind, count=7, seed=seed, dtype=torch.float64, sh_degree=3 if sh_degree else None)
     scene["opacities"] = scene["opacities"] * 0.8  # stays below the clamp, which has a kink
@@ -41,7 +43,7 @@ def check_gradients(kind: str, options: dict[str, object], wanted: str, seed: in
         assert depths is not None
         # Expected depth jumps where coverage begins, its product with alpha does not.
         parts = (colors, alphas, depths * alphas)
-        return sum((w[..., : part.shape[-1]] * part).sum() for w, part in zip(weights, parts))
+        return torch.stack([(w[..., : part.shape[-1]] * part).sum() for w, part in zip(weights, parts)]).sum()
 
     value = inputs[wanted].requires_grad_()
     assert torch.autograd.grad(loss(value), value)[0].abs().max() > 1e-3

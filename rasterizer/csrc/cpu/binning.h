@@ -99,8 +99,7 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
         uint32_t key;
         __builtin_memcpy(&key, record + DEPTH, sizeof(key));
         visit_tiles(f, record, [&](int tile) {
-            f.entries[places[tile]++] = Entry{key, slot};
-            f.owners[slot++] = (uint32_t)i;
+            f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
         });
     }
 }

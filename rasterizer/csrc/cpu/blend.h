@@ -75,8 +75,8 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
     BlockMask alive = t.inside;
     int64_t i = 0;
     for (; i < count && alive; ++i) {
-        prefetch_records(f, entries, i, count, t.image, f.owners);
-        const uint32_t gaussian = f.owners[entries[i].slot];
+        prefetch_record(records, entries + i, entries + count);
+        const uint32_t gaussian = entries[i].gaussian;
         const float* record = records + (int64_t)gaussian * RZ_RECORD_FLOATS;
         const float* features = features_of<known>(f, record, scene, gaussian, room);
         BlockMask reached = 0;
@@ -95,7 +95,6 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
             for (int c = 0; c < channels; ++c) sums[block * channels + c] += weight * features[c];
             if (any(s.finished) && !any(s.after > VFloat(0.0f))) alive &= (BlockMask)~bit;
         }
-        entries[i].key = gaussian;
         f.masks[start + i] = reached;
         if (reached) f.contributes[entries[i].slot] = 1;
     }

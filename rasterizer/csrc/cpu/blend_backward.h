@@ -1,9 +1,10 @@
 // First stage of the gradient: each tile replays its list front to back and leaves one record per instance.
 //
-// With u = v_color . color + v_depth z of a Gaussian, the loss is a sum of weight_i u_i over a pixel's list plus
-// T_end (v_color . background - v_alpha). Of all that lies behind the current Gaussian one number is needed,
-// `behind`: it starts as the sum over everything, known from the outputs, and loses weight_i u_i at each step. Then
-// d loss / d alpha_i = T_i u_i - behind / (1 - alpha_i), with the alphas of the forward pass to the last bit.
+// With u = v_color . color + v_depth z + v_alpha of a Gaussian, the loss is a sum of weight_i u_i over a pixel's list
+// plus T_end (v_color . background), as alpha is the sum of the weights. Of all that lies behind the current Gaussian
+// one number is needed, `behind`: it starts as the sum over everything, known from the outputs, and loses weight_i u_i
+// at each step. Then d loss / d alpha_i = T_i u_i - behind / (1 - alpha_i), with the alphas of the forward pass to the
+// last bit. (Counting v_alpha by T_end instead would cancel badly where an expected depth divides by a small alpha.)
 //
 // A block gives only d = alpha * d loss / d alpha and the weight per pixel; the gradients of mean, conic and
 // opacity are the moments of d, put together once per Gaussian in projection_backward.h.
@@ -13,19 +14,20 @@
 
 namespace RZ_NAMESPACE {
 
-// Reads the tile's incoming gradients: v_features [BLOCKS][channels] and the starting values of `behind`.
-RZ_FN void read_gradients(const Frame& f, const Tile& t, VFloat* v_features, VFloat* behind) {
+// Reads the tile's incoming gradients: v_features [BLOCKS][channels], v_alpha, and the starting values of `behind`.
+RZ_FN void read_gradients(const Frame& f, const Tile& t, VFloat* v_features, VFloat* v_alpha, VFloat* behind) {
     const RzParams& p = *f.p;
     const int64_t channels = p.channels;
     for (int block = 0; block < BLOCKS; ++block) {
-        alignas(64) float rest[LANES];
+        alignas(64) float rest[LANES], alpha[LANES];
         float* v = (float*)(v_features + (int64_t)block * f.blended);
         const int x0 = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y0 = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
         for (int lane = 0; lane < LANES; ++lane) {
             const int x = x0 + lane % BLOCK_WIDTH, y = y0 + lane / BLOCK_WIDTH;
             const bool inside = x < p.width && y < p.height;
             const int64_t pixel = t.image * f.pixels + (int64_t)y * p.width + x;
-            rest[lane] = inside && p.v_alphas ? p.v_alphas[pixel] * (p.out_alphas[pixel] - 1.0f) : 0.0f;
+            alpha[lane] = inside && p.v_alphas ? p.v_alphas[pixel] : 0.0f;
+            rest[lane] = inside ? alpha[lane] * p.out_alphas[pixel] : 0.0f;
             for (int64_t c = 0; c < channels; ++c) {
                 const float value = inside && p.v_colors ? p.v_colors[pixel * channels + c] : 0.0f;
                 v[c * LANES + lane] = value;
@@ -37,6 +39,7 @@ RZ_FN void read_gradients(const Frame& f, const Tile& t, VFloat* v_features, VFl
                 if (inside) rest[lane] += value * p.out_depths[pixel];
             }
         }
+        v_alpha[block] = load(alpha);
         behind[block] = load(rest);
     }
 }
@@ -89,7 +92,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const int channels = channel_count<known>(f);
     const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
-    VFloat transmittance[BLOCKS], behind[BLOCKS];
+    VFloat transmittance[BLOCKS], behind[BLOCKS], v_alphas[BLOCKS];
     VFloat fixed_v[known > 0 ? (BLOCKS + 1) * known : 1];
     VFloat* v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
     VFloat fixed_sums[known > 0 ? known : 1];
@@ -97,14 +100,14 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     float* room = (float*)(v_channels + channels);
     for (int block = 0; block < BLOCKS; ++block)
         transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(-1.0f));
-    read_gradients(f, t, v_features, behind);
+    read_gradients(f, t, v_features, v_alphas, behind);
 
     const Entry* entries = f.entries;
     for (int64_t i = start; i < end; ++i) {
-        prefetch_records(f, entries, i, end, t.image, nullptr);
+        prefetch_record(records, entries + i, entries + end);
         BlockMask left = f.masks[i];
         if (!left) continue;
-        const uint32_t gaussian = entries[i].key;
+        const uint32_t gaussian = entries[i].gaussian;
         const float* record = records + (int64_t)gaussian * RZ_RECORD_FLOATS;
         const float* features = features_of<known>(f, record, scene, gaussian, room);
         VFloat moments[MOMENTS];
@@ -119,8 +122,8 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
             transmittance[block] = s.after;
             const VFloat weight = select(s.drawn, s.alpha * s.before, VFloat(0.0f));
             const VFloat* v = v_features + block * channels;
-            VFloat u = v[0] * features[0];
-            for (int c = 1; c < channels; ++c) u += v[c] * features[c];
+            VFloat u = v_alphas[block];
+            for (int c = 0; c < channels; ++c) u += v[c] * features[c];
             const VFloat rest = behind[block] - weight * u;
             behind[block] = rest;
             const VFloat v_alpha = s.before * u - rest / (VFloat(1.0f) - s.alpha);

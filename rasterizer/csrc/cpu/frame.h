@@ -13,6 +13,8 @@ constexpr int BLOCK_HEIGHT = LANES / BLOCK_WIDTH;
 constexpr int BLOCK_COLUMNS = TILE_SIZE / BLOCK_WIDTH;
 constexpr int BLOCK_ROWS = TILE_SIZE / BLOCK_HEIGHT;
 constexpr int BLOCKS = BLOCK_COLUMNS * BLOCK_ROWS;
+constexpr int BLOCK_GROUPS = BLOCKS / LANES;
+static_assert(LANES % BLOCK_COLUMNS == 0, "a group is whole rows of blocks");
 
 // One bit per block of a tile.
 #if RZ_LANES == 16
@@ -44,10 +46,11 @@ enum Field {
 };
 static_assert(CHORD < RZ_RECORD_FLOATS, "a record is a cache line");
 
-// An entry of a tile's list: while sorting (depth bits, slot), afterwards (Gaussian, slot). A slot is the place of
-// a (Gaussian, tile) pair in Gaussian order.
+// An entry of a tile's list. A slot is the place of a (Gaussian, tile) pair in Gaussian order. The Gaussian stands here
+// and not in an array by slot: that load would miss the cache for each entry of a sorted list.
 struct Entry {
-    uint32_t key;
+    uint32_t key;  // bits of the depth
+    uint32_t gaussian;
     uint32_t slot;
 };
 
@@ -85,7 +88,6 @@ struct Frame {
     // instance memory
     Entry* entries;
     BlockMask* masks;      // of the entries: blocks to which it contributes
-    uint32_t* owners;      // Gaussian of a slot
     uint8_t* contributes;  // slots that have a gradient record
     char* scratch;         // of each worker
     int64_t scratch_bytes;
@@ -130,7 +132,6 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
     f.masks = arena.take<BlockMask>(n);
-    f.owners = arena.take<uint32_t>(n);
     f.contributes = arena.take<uint8_t>(n);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);

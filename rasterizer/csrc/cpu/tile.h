@@ -10,7 +10,8 @@ struct Tile {
     int x, y;  // first pixel
     VFloat columns[BLOCK_COLUMNS];  // pixel centers
     VFloat rows[BLOCK_ROWS];
-    BlockMask inside;  // blocks with a pixel in the image
+    VFloat lefts, tops[BLOCK_GROUPS];  // first pixel centers of the blocks, a lane each
+    BlockMask inside;                  // blocks with a pixel in the image
 };
 
 RZ_FN VMask in_image(const Frame& f, const Tile& t, int block) {
@@ -31,28 +32,44 @@ RZ_FN Tile make_tile(const Frame& f, int64_t task) {
     }
     for (int i = 0; i < BLOCK_COLUMNS; ++i) t.columns[i] = load(lane_x) + (float)(t.x + i * BLOCK_WIDTH);
     for (int i = 0; i < BLOCK_ROWS; ++i) t.rows[i] = load(lane_y) + (float)(t.y + i * BLOCK_HEIGHT);
+    for (int lane = 0; lane < LANES; ++lane) lane_x[lane] = (float)(lane % BLOCK_COLUMNS * BLOCK_WIDTH + t.x) + 0.5f;
+    t.lefts = load(lane_x);
+    for (int group = 0; group < BLOCK_GROUPS; ++group) {
+        for (int lane = 0; lane < LANES; ++lane)
+            lane_y[lane] = (float)((group * LANES + lane) / BLOCK_COLUMNS * BLOCK_HEIGHT + t.y) + 0.5f;
+        t.tops[group] = load(lane_y);
+    }
     t.inside = 0;
     for (int block = 0; block < BLOCKS; ++block)
         if (any(in_image(f, t, block))) t.inside |= (BlockMask)((BlockMask)1 << block);
     return t;
 }
 
-// Blocks that the bounding box of a Gaussian's ellipse meets.
+// Blocks with a pixel center in the ellipse, up to rounding: those in whose rectangle of pixel centers the exponent
+// reaches LEAST. All blocks of a group at once, a lane each. The greatest exponent over a rectangle lies on the edges
+// that face the center, where one coordinate is known and the other one has a closed form (StopThePop, Radl et al.
+// 2024). Testing here spares most of the blocks of the bounding box, and the branches that would discard them.
 RZ_FN BlockMask touched_blocks(const Tile& t, const float* record) {
-    const float half_x = record[EXTENT_X] + slack(record[EXTENT_X]);
-    const float half_y = record[EXTENT_Y] + slack(record[EXTENT_Y]);
-    const float x = record[PIXEL_X] - (float)t.x - 0.5f, y = record[PIXEL_Y] - (float)t.y - 0.5f;
-    const float last = (float)(TILE_SIZE - 1);
-    if (!(x + half_x >= 0.0f) || !(y + half_y >= 0.0f) || !(x - half_x <= last) || !(y - half_y <= last)) return 0;
-    const int left = (int)(maximum(x - half_x, 0.0f) + 0.99f) / BLOCK_WIDTH;
-    const int right = (int)minimum(x + half_x, last) / BLOCK_WIDTH;
-    const int top = (int)(maximum(y - half_y, 0.0f) + 0.99f) / BLOCK_HEIGHT;
-    const int bottom = (int)minimum(y + half_y, last) / BLOCK_HEIGHT;
-    if (left > right || top > bottom) return 0;
-    const uint64_t row = (2ull << right) - (1ull << left);
-    const uint64_t every_row = 0x1111111111111111ull;
-    const uint64_t above = bottom == 15 ? ~0ull : (1ull << (4 * (bottom + 1))) - 1;
-    return (BlockMask)(row * every_row & (above & (~0ull << (4 * top))));
+    const float a = record[CONIC_A], b = record[CONIC_B], c = record[CONIC_C];
+    const float half_x = record[EXTENT_X], half_y = record[EXTENT_Y];
+    // Rounding of the exponent inside the ellipse grows with its length over its width.
+    const float least = record[LEAST] - 0.01f + 1e-6f * (a * half_x * half_x + c * half_y * half_y);
+    const VFloat zero = 0.0f;
+    const VFloat low_x = t.lefts - record[PIXEL_X], high_x = low_x + (float)(BLOCK_WIDTH - 1);
+    const VFloat near_x = minimum(maximum(zero, low_x), high_x);
+    const VFloat slope_y = near_x * (-0.5f * b / c);  // dy of the greatest exponent on the edge dx = near_x
+    const float slope_x = -0.5f * b / a;
+    uint64_t out = 0;
+    for (int group = 0; group < BLOCK_GROUPS; ++group) {
+        const VFloat low_y = t.tops[group] - record[PIXEL_Y], high_y = low_y + (float)(BLOCK_HEIGHT - 1);
+        const VFloat near_y = minimum(maximum(zero, low_y), high_y);
+        const VFloat best_y = minimum(maximum(slope_y, low_y), high_y);
+        const VFloat best_x = minimum(maximum(near_y * slope_x, low_x), high_x);
+        const VFloat first = near_x * (near_x * a + best_y * b) + best_y * best_y * c;
+        const VFloat second = best_x * (best_x * a + near_y * b) + near_y * near_y * c;
+        out |= (uint64_t)bits(maximum(first, second) >= VFloat(least)) << (group * LANES);
+    }
+    return (BlockMask)out;
 }
 
 // The exponent of 2 in alpha = opacity * 2^exponent, the same in both passes to the last bit.
@@ -89,13 +106,9 @@ RZ_FN Step advance(const float* record, VFloat exponent, VMask candidate, VFloat
 
 RZ_FN VFloat absolute(VFloat x) { return maximum(x, -x); }
 
-RZ_FN void prefetch_records(const Frame& f, const Entry* entries, int64_t i, int64_t count, int64_t image,
-                            const uint32_t* owners) {
-    constexpr int64_t AHEAD = 8;
-    if (i + AHEAD < count) {
-        const uint32_t g = owners ? owners[entries[i + AHEAD].slot] : entries[i + AHEAD].key;
-        __builtin_prefetch(f.records + (image * f.p->gaussians + g) * RZ_RECORD_FLOATS);
-    }
+RZ_FN void prefetch_record(const float* records, const Entry* entry, const Entry* end) {
+    constexpr int AHEAD = 12;
+    if (entry + AHEAD < end) __builtin_prefetch(records + (int64_t)entry[AHEAD].gaussian * RZ_RECORD_FLOATS);
 }
 
 }  // namespace RZ_NAMESPACE
