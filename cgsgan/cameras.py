@@ -29,6 +29,7 @@ class Cameras:
     Attributes:
         viewmats: world-to-camera transforms.
         Ks_normalized: intrinsics divided by the image size: fx/W, fy/H, cx/W, cy/H.
+
     """
 
     viewmats: Float[Tensor, "*batch 4 4"]
@@ -68,9 +69,7 @@ def invert_rigid(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*bat
     return torch.cat([upper, transforms[..., 3:, :]], dim=-2)
 
 
-def intrinsics(
-    focal: float = FOCAL_NORMALIZED, *, device: torch.device | str | None = None
-) -> Float[Tensor, "3 3"]:
+def intrinsics(focal: float = FOCAL_NORMALIZED, *, device: torch.device | str | None = None) -> Float[Tensor, "3 3"]:
     """Normalised intrinsics of a square-pixel camera with a centred principal point."""
     return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]], device=device)
 
@@ -82,6 +81,7 @@ def look_at(
 
     Raises:
         ValueError: when a camera looks straight up or down, where "up" has no direction.
+
     """
     target = positions.new_zeros(3) if target is None else target
     forward = torch.nn.functional.normalize(target - positions, dim=-1)
@@ -110,6 +110,7 @@ def orbit(
         pitch: radians; positive is above.
         radius: distance to the origin, world units.
         focal: focal length over image size.
+
     """
     positions = radius * torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=-1)
     Ks = intrinsics(focal, device=positions.device).expand(*yaw.shape, 3, 3)
@@ -129,9 +130,11 @@ def turntable(frames: int, *, kind: str = "swing", focal: float = FOCAL_NORMALIZ
         frames: number of views, >= 1.
         kind: ``swing``, +-40 degrees of yaw and +-12 of pitch around the front, as EG3D's videos do (range of the
             training poses); ``orbit``, all around at pitch 0.
+        focal: focal length over image size.
 
     Raises:
         ValueError: for an unknown ``kind`` or ``frames`` < 1.
+
     """
     if frames < 1:
         raise ValueError(f"turntable: expected at least 1 frame, got {frames}")

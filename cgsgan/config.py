@@ -42,6 +42,7 @@ class ExperimentConfig:
         discriminator: images and labels to logits.
         rendering: Gaussians to images.
         training: losses, optimiser, length.
+
     """
 
     name: str = "cgsgan"
@@ -68,6 +69,7 @@ def load_config(path: Path | str) -> ExperimentConfig:
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type, contradictory resolution; names file and dotted path.
+
     """
     return parse_config(_read_merged(Path(path)), source=str(path))
 

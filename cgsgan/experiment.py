@@ -57,6 +57,7 @@ class TrainedGenerator(nn.Module):
         config: the experiment it comes from.
         renderer: draws its scenes as they were drawn in training, at any size.
         images_seen: how long it was trained.
+
     """
 
     def __init__(self, network: GaussianGenerator, config: ExperimentConfig, images_seen: int = 0) -> None:
@@ -103,6 +104,7 @@ class RunResult:
     Attributes:
         run: its folder.
         files: name and path of everything made at the end.
+
     """
 
     run: RunFolder
@@ -150,9 +152,7 @@ def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Acceler
         config=config.training,
         accelerator=accelerator,
         run=run,
-        milestones=Milestones(
-            sample=lambda ema, seen: _sample(config, run, ema, seen), config=config_to_dict(config)
-        ),
+        milestones=Milestones(sample=lambda ema, seen: _sample(config, run, ema, seen), config=config_to_dict(config)),
     )
 
 
@@ -166,18 +166,15 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
 
     Raises:
         ValueError: for anything a user can fix: data, config, folders; nothing is written over.
+
     """
-    accelerator = Accelerator(
-        mixed_precision=config.training.mixed_precision, cpu=not torch.cuda.is_available()
-    )
+    accelerator = Accelerator(mixed_precision=config.training.mixed_precision, cpu=not torch.cuda.is_available())
     checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
         check_resumable(run, config)
     trainer = build_trainer(config, run, accelerator)
     if checkpoint is not None:
-        trainer.restore(
-            read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights
-        )
+        trainer.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
     elif accelerator.is_main_process:
         run.create(dump_config(config))
     accelerator.wait_for_everyone()
@@ -198,16 +195,13 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
 
     Raises:
         ConfigError: names every differing field with both values.
+
     """
     different = [
-        line
-        for line in differing_fields(load_config(run.config), config)
-        if line.split(":")[0] not in RESUMABLE
+        line for line in differing_fields(load_config(run.config), config) if line.split(":")[0] not in RESUMABLE
     ]
     if different:
-        raise ConfigError(
-            f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}"
-        )
+        raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
 
 
 def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> TrainedGenerator:
@@ -219,6 +213,7 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> T
 
     Raises:
         ValueError: when there is none, or it is damaged or of another kind.
+
     """
     file = find_generator(path)
     stored = read_generator(file)

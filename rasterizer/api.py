@@ -110,8 +110,7 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
     batch = check_shapes(tensors, sh_degree)
     chosen = choose_backend(backend, tensors["means"])
     arguments: dict[str, Any] = {
-        name: tensor.reshape(math.prod(batch), *tensor.shape[len(batch) :])
-        for name, tensor in tensors.items()
+        name: tensor.reshape(math.prod(batch), *tensor.shape[len(batch) :]) for name, tensor in tensors.items()
     }
     arguments |= {
         "width": width, "height": height, "sh_degree": sh_degree, "near_plane": float(near_plane),
@@ -144,9 +143,7 @@ def choose_backend(name: str, means: Tensor) -> str:
         return name
     hint = 'backend="reference" computes in plain torch on any device and float type, slowly'
     if means.device.type != "cpu":
-        raise ValueError(
-            f"backend: {name!r} serves CPU tensors, means is on {means.device}; use .cpu(), or {hint}"
-        )
+        raise ValueError(f"backend: {name!r} serves CPU tensors, means is on {means.device}; use .cpu(), or {hint}")
     if means.dtype != torch.float32:
         raise ValueError(
             f"backend: {name!r} computes in float32, means is {means.dtype}; convert with .float(), or {hint}"
@@ -177,8 +174,7 @@ def unify_types(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             )
         if tensor.device != first.device:
             raise ValueError(
-                f"{name}: expected device {first.device} like means, got {tensor.device}; "
-                f"use {name}.to(means.device)"
+                f"{name}: expected device {first.device} like means, got {tensor.device}; use {name}.to(means.device)"
             )
     return full
 
@@ -197,9 +193,7 @@ def check_options(
     if not 0 <= eps2d < math.inf:
         raise ValueError(f"eps2d: expected a finite number >= 0 (square pixels), got {eps2d!r}")
     if sh_degree is not None and (isinstance(sh_degree, bool) or sh_degree not in range(MAX_SH_DEGREE + 1)):
-        raise ValueError(
-            f"sh_degree: expected None or an integer from 0 to {MAX_SH_DEGREE}, got {sh_degree!r}"
-        )
+        raise ValueError(f"sh_degree: expected None or an integer from 0 to {MAX_SH_DEGREE}, got {sh_degree!r}")
 
 
 def check_shapes(tensors: dict[str, Tensor], sh_degree: int | None) -> tuple[int, ...]:

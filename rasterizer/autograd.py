@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rasterizer.backend import Params, check, load_library
+from rasterizer.constants import DEFAULT_EPS2D, DEFAULT_FAR_PLANE, DEFAULT_NEAR_PLANE
 
 # Most memory that is kept for the next call while nothing uses it.
 KEPT_BYTES = 512 << 20
@@ -176,9 +177,9 @@ def rasterize_cpu(  # noqa: PLR0913, PLR0917 - the arguments every backend takes
     *,
     backgrounds: Float[Tensor, "batch view channel"] | None = None,
     sh_degree: int | None = None,
-    near_plane: float = 0.01,
-    far_plane: float = 1e10,
-    eps2d: float = 0.3,
+    near_plane: float = DEFAULT_NEAR_PLANE,
+    far_plane: float = DEFAULT_FAR_PLANE,
+    eps2d: float = DEFAULT_EPS2D,
     antialiased: bool = False,
     depth: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, int | str]]:

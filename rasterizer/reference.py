@@ -106,13 +106,10 @@ def rasterize_reference(  # noqa: PLR0913, PLR0917 - the arguments every backend
         for view in range(viewmats.shape[1]):
             background = None if backgrounds is None else backgrounds[scene, view]
             camera = (viewmats[scene, view], Ks[scene, view])
-            renders.append(
-                render_view(splats, *camera, background=background, sh_degree=sh_degree, settings=settings)
-            )
+            renders.append(render_view(splats, *camera, background=background, sh_degree=sh_degree, settings=settings))
     shape = tuple(viewmats.shape[:2])
     info: dict[str, int | str] = {
-        name: sum(getattr(render, name) for render in renders)
-        for name in ("instances", "culled", "nonfinite")
+        name: sum(getattr(render, name) for render in renders) for name in ("instances", "culled", "nonfinite")
     }
     return (
         torch.stack([render.colors for render in renders]).unflatten(0, shape),

@@ -67,9 +67,7 @@ def pixel_centers(tile_ids: Int64[Tensor, " tile"], settings: Settings) -> Int64
     """Integer (x, y) of the pixels of each tile, row by row; their centres lie half a pixel further."""
     corners = torch.stack([tile_ids % settings.tiles[0], tile_ids // settings.tiles[0]], -1) * TILE_SIZE
     steps = torch.arange(TILE_SIZE, device=tile_ids.device)
-    return corners.unsqueeze(1) + torch.stack(
-        [steps.repeat(TILE_SIZE), steps.repeat_interleave(TILE_SIZE)], -1
-    )
+    return corners.unsqueeze(1) + torch.stack([steps.repeat(TILE_SIZE), steps.repeat_interleave(TILE_SIZE)], -1)
 
 
 def blend_tiles(
@@ -116,9 +114,7 @@ def group_tiles(lists: TileLists) -> list[tuple[Int64[Tensor, " tile"], Int64[Te
     return groups
 
 
-def untile(
-    pixels: Float[Tensor, "tile pixel feature"], settings: Settings
-) -> Float[Tensor, "height width feature"]:
+def untile(pixels: Float[Tensor, "tile pixel feature"], settings: Settings) -> Float[Tensor, "height width feature"]:
     """Pixels listed by tile as an image, cut to its size."""
     tiles_x, tiles_y = settings.tiles
     grid = pixels.reshape(tiles_y, tiles_x, TILE_SIZE, TILE_SIZE, -1).transpose(1, 2)

@@ -118,9 +118,7 @@ def projection_jacobians(
     return torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], -1).unflatten(-1, (2, 3))
 
 
-def project(
-    splats: Splats, viewmat: Float[Tensor, "4 4"], K: Float[Tensor, "3 3"], settings: Settings
-) -> Projection:
+def project(splats: Splats, viewmat: Float[Tensor, "4 4"], K: Float[Tensor, "3 3"], settings: Settings) -> Projection:
     """Project splats to 2D Gaussians: centres, depths, dilated covariances and their inverses, opacities.
 
     Splats that cannot be drawn give values without meaning, possibly not finite; ``find_visible`` tells them.
@@ -158,9 +156,7 @@ def find_finite(splats: Splats) -> Bool[Tensor, " n"]:
 
 
 @torch.no_grad()
-def tile_boxes(
-    projection: Projection, settings: Settings
-) -> tuple[Int64[Tensor, "n 2"], Int64[Tensor, "n 2"]]:
+def tile_boxes(projection: Projection, settings: Settings) -> tuple[Int64[Tensor, "n 2"], Int64[Tensor, "n 2"]]:
     """First tile, and one past the last, in x and y, of the box around each splat's visible ellipse.
 
     The ellipse is where opacity exp(-sigma) reaches the threshold; there sigma = ln(opacity / threshold), and

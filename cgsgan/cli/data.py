@@ -13,6 +13,7 @@ def run(argv: list[str]) -> int:
 
     Raises:
         ValueError: for anything wrong with the data or the arguments' values, in one line.
+
     """
     return tyro.extras.subcommand_cli_from_dict(
         {"make": make, "check": check, "preview": preview},
@@ -22,7 +23,7 @@ def run(argv: list[str]) -> int:
     )
 
 
-def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> int:
+def make(out: Path, count: int = 5000, resolution: int = 64, seed: int = 0) -> int:
     """Render procedural heads into a zip that can be trained on.
 
     Args:
@@ -30,6 +31,7 @@ def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> i
         count: number of pictures, one person each.
         resolution: their size in pixels.
         seed: other seeds give other persons.
+
     """
     from cgsgan.data.progress import progress_bar
     from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
@@ -48,6 +50,7 @@ def check(path: tyro.conf.Positional[str], mask_folder: str | None = None) -> in
     Args:
         path: folder or zip with a dataset.json.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
+
     """
     from cgsgan.data.check import check_dataset
     from cgsgan.data.progress import progress_bar
@@ -76,13 +79,12 @@ def preview(
         count: number of pictures.
         resolution: size at which they are shown.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
+
     """
     from cgsgan.data.dataset import DataConfig, open_dataset
     from cgsgan.data.preview import contact_sheet, pose_histogram
 
-    config = DataConfig(
-        path=path, resolution=resolution, mask_folder=mask_folder, x_flip=False, preload=False
-    )
+    config = DataConfig(path=path, resolution=resolution, mask_folder=mask_folder, x_flip=False, preload=False)
     dataset = open_dataset(config)
     if count < 1:
         raise ValueError(f"--count: expected at least 1, got {count}")

@@ -26,6 +26,7 @@ class RenderArguments:
         axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
         bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
         out: folder to write to; default next to the checkpoint's run.
+
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -64,6 +65,7 @@ def parse_seeds(text: str) -> list[int]:
 
     Raises:
         ValueError: for anything else.
+
     """
     seeds: list[int] = []
     try:
@@ -104,9 +106,7 @@ def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -
     if arguments.turntable:
         written.append(out / f"turntable.{arguments.turntable}")
         size = arguments.size or max(generator.resolution, 256)
-        save_turntable(
-            written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path
-        )
+        save_turntable(written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path)
     if arguments.ply:
         dilation = generator.dilation if arguments.bake_dilation else 0.0
         for index, seed in enumerate(seeds):

@@ -23,6 +23,7 @@ class TrainArguments:
         experiment: the config.
         out: run folder; default runs/NAME, or the first free runs/NAME-2, -3...
         resume: continue the run in --out (or in the folder given here) from its newest checkpoint.
+
     """
 
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]

@@ -1,7 +1,8 @@
 """Where the files of a data set lie: a folder or a zip, read without extracting.
 
 Names use forward slashes and are relative to the folder that holds ``dataset.json``. A name that would leave
-that folder is refused, although nothing is ever extracted: such an archive was made by mistake or in bad faith.
+that folder is refused, although nothing is ever extracted: such an archive was made by mistake or in bad
+faith.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Decoded data sets kept between runs, in the user's cache folder.
 
 ``CGSGAN_CACHE`` names another folder. Files are written under a temporary name and renamed, so that a reader
-never sees half a file and two processes may write the same one. A cache that cannot be written costs time, not
-the run.
+never sees half a file and two processes may write the same one. A cache that cannot be written costs time,
+not the run.
 """
 
 from __future__ import annotations

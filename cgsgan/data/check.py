@@ -68,7 +68,8 @@ class DatasetSummary:
         lines = [f"{self.labels} labels, {self.pictures} readable pictures ({modes}), size {self.size} px"]
         if self.yaw is not None and self.pitch is not None:
             lines.append(
-                f"yaw {self.yaw[0]:.0f}..{self.yaw[1]:.0f}, pitch {self.pitch[0]:.0f}..{self.pitch[1]:.0f} degrees"
+                f"yaw {self.yaw[0]:.0f}..{self.yaw[1]:.0f} degrees, "
+                f"pitch {self.pitch[0]:.0f}..{self.pitch[1]:.0f} degrees"
             )
         if self.unlabeled:
             lines.append(f"{self.unlabeled} pictures have no label and are not used")
@@ -192,7 +193,7 @@ def _check_pictures(
             image = decode_image(content, name, source.location)
         except DatasetError as error:
             return error
-        transparent = image.getextrema()[3] != (255, 255)
+        transparent = image.getchannel("A").getextrema() != (255, 255)
         return ("RGBA" if transparent else "RGB"), image.width
 
     found: list[tuple[str, tuple[str, int]]] = []

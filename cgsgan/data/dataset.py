@@ -1,8 +1,8 @@
 """Data sets of heads: pictures with alpha and the camera of each.
 
 EG3D's format: a folder or zip with ``dataset.json``. A set that fits is decoded once, reduced to the training
-resolution and held as premultiplied 8-bit RGBA, in memory and in the user's cache; otherwise pictures are decoded
-when they are asked for. Both ways give the same numbers.
+resolution and held as premultiplied 8-bit RGBA, in memory and in the user's cache; otherwise pictures are
+decoded when they are asked for. Both ways give the same numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Picture files -> premultiplied RGBA of the training resolution.
 
-Reduction happens in premultiplied space: then ``rgb + (1 - a) * background`` of the reduced picture equals the
-reduced composite, up to one rounding to 8 bits. Reducing straight colours would bleed hidden pixels in.
+Reduction happens in premultiplied space: then ``rgb + (1 - a) * background`` of the reduced picture equals
+the reduced composite, up to one rounding to 8 bits. Reducing straight colours would bleed hidden pixels in.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Who the procedural heads are: every number that shapes and colours them, drawn per (seed, index).
 
-Each person is a row of uniform random numbers; the attributes are functions of its columns. Lengths are world units.
+Each person is a row of uniform random numbers; the attributes are functions of its columns. Lengths are
+world units.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ STYLES = ("bald", "buzz", "short", "side", "fringe", "bob", "long", "bun", "pony
 _STYLE_WEIGHTS = (0.07, 0.08, 0.17, 0.13, 0.1, 0.1, 0.12, 0.07, 0.05, 0.07, 0.04)
 """Hair styles and how often they occur."""
 
-# Per style: shell thickness, hairline height, nape height, radius around the ears that stays free, hair length
-# (0 = no hair below the head), top volume, curl depth.
+# Per style: shell thickness, hairline height, nape height, radius around the ears that stays free, hair
+# length (0 = no hair below the head), top volume, curl depth.
 _STYLE_SHAPES = {
     "bald": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     "buzz": (0.006, 0.168, -0.085, 0.055, 0.0, 0.0, 0.0),
@@ -120,8 +121,8 @@ class People:
 def sample_people(seed: int, indices: range) -> People:
     """Draw persons; each depends on ``seed`` and its own index only.
 
-    Cameras follow the distribution of common head data: yaw 70 % normal with a standard deviation of 20 degrees, 30 %
-    uniform in +-60; pitch normal with 9, clipped to +-25 (radians here).
+    Cameras follow the distribution of common head data: yaw 70 % normal with a standard deviation of 20
+    degrees, 30 % uniform in +-60; pitch normal with 9, clipped to +-25 (radians here).
     """
     rows = [np.random.default_rng([seed, index]).random(_COLUMNS) for index in indices]
     draws = _Draws(torch.from_numpy(np.stack(rows)).double())

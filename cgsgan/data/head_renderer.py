@@ -1,4 +1,4 @@
-"""Renders procedural heads: cone marching over blocks of pixels, sphere tracing per sample, 2 x 2 samples a pixel."""
+"""Procedural heads to pictures: cones marched per block of pixels, then rays, 2 x 2 a pixel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEAR, _FAR = 1.9, 3.15
 _STEP = 0.92
 """Distances are bounds up to a few per cent; stepping by less keeps thin parts from being jumped over."""
 _CONE_ROUNDS, _CONE_STEPS, _CONE_STUCK = 5, 4, 2e-3
-_RAY_ROUNDS = 16
+_RAY_STEPS = 40
 _HIT = 1e-3
 _SECANT_RANGE, _MAX_STEP = 0.02, 3.0
 
@@ -72,6 +72,7 @@ def _march(origins: Tensor, directions: Tensor, who: People, spread: float) -> t
     for _ in range(_CONE_ROUNDS):
         active = ActivePoints(free)
         cones, t = active.take(directions), active.take(depth)
+        advance = t
         for _ in range(_CONE_STEPS):
             advance = (nearest(_points(origins, cones, t), who) * _STEP).sub_(spread * t)
             t = t + advance.clamp_(min=0)
@@ -92,26 +93,25 @@ def _trace(
     depth, alive = depth.clone(), alive.clone()
     hit = torch.zeros_like(alive)
     last = torch.full_like(depth, _FAR)
-    for _ in range(_RAY_ROUNDS):
+    step = torch.zeros_like(depth)
+    for _ in range(_RAY_STEPS):
         active = ActivePoints(alive)
         if len(active.rows) == 0:
             break
-        rays, t = active.take(directions), active.take(depth)
-        distance = nearest(_points(origins, rays, t), who)
-        step = distance * _STEP
-        for _ in range(2):
-            t = t + step
-            new = nearest(_points(origins, rays, t), who)
-            # Secant: on a plane met at a slant this lands on it; the factor is bounded for the sake of thin parts.
-            factor = (step / (distance - new)).clamp(_STEP, _MAX_STEP)
-            approaching = (new < _SECANT_RANGE) & (new < distance)
-            distance, step = new, new * torch.where(approaching, factor, _STEP)
-        active.put(depth, t + step)
-        active.put(last, distance.abs())
-        hit |= last < _HIT
-        alive &= (last >= _HIT) & (depth < _FAR)
+        t, before = active.take(depth), active.take(last)
+        distance = nearest(_points(origins, active.take(directions), t), who)
+        # Secant: lands on a plane met at a slant; the factor is bounded for the sake of thin parts.
+        factor = (active.take(step) / (before - distance)).clamp(_STEP, _MAX_STEP)
+        approaching = (distance < _SECANT_RANGE) & (distance < before)
+        advance = distance * torch.where(approaching, factor, _STEP)
+        active.put(depth, t + advance)
+        active.put(step, advance)
+        active.put(last, distance)
+        close = last.abs() < _HIT
+        hit |= close
+        alive &= ~close & (depth < _FAR)
     # Rays that graze a silhouette approach it without end: within half a sample they count as hits.
-    return depth, hit | (alive & (last < reach))
+    return depth, hit | (alive & (last.abs() < reach))
 
 
 def _shade_hits(origins: Tensor, directions: Tensor, depth: Tensor, hit: Tensor, who: People) -> Tensor:

@@ -20,6 +20,8 @@ from cgsgan.data.head_shapes import (
 )
 
 Color = Float[Tensor, "person 3 point"]
+_FACE_FROM = 0.045
+"""Features of the face are painted in front of this z only."""
 
 
 def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
@@ -42,11 +44,13 @@ def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
 
 
 def _painted_skin(p: Points, m: Points, is_skin: Tensor, who: People) -> Tensor:
-    """Skin colours where there is skin: paint costs more than tracing, so other points are left out."""
-    active = ActivePoints(is_skin)
-    chosen, mirrored = (Points(*(active.take(c) for c in points)) for points in (p, m))
+    """Skin colours where there is skin: painting is slow, so each part is painted only where it can be."""
     color = torch.zeros(len(is_skin), 3, is_skin.shape[1])
-    active.put(color, _skin(chosen, mirrored, who))
+    skin = ActivePoints(is_skin)
+    skin.put(color, _bare_skin(*(Points(*(skin.take(c) for c in points)) for points in (p, m)), who))
+    face = ActivePoints(is_skin & (p.z > _FACE_FROM))
+    chosen, mirrored = (Points(*(face.take(c) for c in points)) for points in (p, m))
+    face.put(color, _face(face.take(color), chosen, mirrored, who))
     return color
 
 
@@ -64,21 +68,24 @@ def _step(value: Tensor, edge: float | Tensor, width: float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def _skin(p: Points, m: Points, who: People) -> Tensor:
+def _bare_skin(p: Points, m: Points, who: People) -> Tensor:
     color = who.skin_color.expand(-1, -1, p.x.shape[1])
-    front = _step(p.z, 0.06, 0.03)
-    blush = torch.exp(-((m.x - 0.066) ** 2 + (p.y + 0.015) ** 2) / 0.0012)
-    nose = torch.exp(-(p.x**2 + (p.y + 0.022) ** 2) / 0.0006)
-    rosy = who.skin_color * _rgb(1.02, 0.8, 0.78)
-    color = _mix(color, rosy, (blush * 0.5 + nose * 0.35) * front)
-    color = _mix(color, who.skin_color * 0.62, _nostrils(p, m, who) * front)
     inner_ear = torch.exp(-((p.y - 0.02) ** 2 / 0.0009 + (p.z + 0.018) ** 2 / 0.0003)) * _step(
         m.x, 0.145, 0.01
     )
-    color = _mix(color, rosy * 0.75, inner_ear * 0.8)
+    color = _mix(color, who.skin_color * _rgb(0.77, 0.6, 0.59), inner_ear * 0.8)
     scalp = _scalp(p, who)
     color = _mix(color, who.hair_color * 0.8 + who.skin_color * 0.2, scalp)
-    color = _mix(color, who.hair_color * 0.85, _beard(p, m, who))
+    return _mix(color, who.hair_color * 0.85, _beard(p, m, who))
+
+
+def _face(color: Tensor, p: Points, m: Points, who: People) -> Tensor:
+    front = _step(p.z, _FACE_FROM + 0.015, 0.03)
+    blush = torch.exp(-((m.x - 0.066) ** 2 + (p.y + 0.015) ** 2) / 0.0012)
+    nose = torch.exp(-(p.x**2 + (p.y + 0.022) ** 2) / 0.0006)
+    rosy = color * _rgb(1.02, 0.8, 0.78)
+    color = _mix(color, rosy, (blush * 0.5 + nose * 0.35) * front)
+    color = _mix(color, color * 0.62, _nostrils(p, m, who) * front)
     color = _mouth(color, p, who, front)
     return _eyes(color, p, m, who, front)
 
@@ -116,8 +123,9 @@ def _mouth(color: Tensor, p: Points, who: People, front: Tensor) -> Tensor:
     gap = 0.019 * who.mouth_open * inside
     v = p.y - line
     bow = 0.0022 * torch.exp(-((p.x / 0.007) ** 2))
-    upper = (0.0125 * who.lips) * inside**0.7 - bow + gap * 0.4
-    lower = (0.0145 * who.lips) * inside**0.7 + gap
+    full = inside.sqrt() * inside.sqrt().sqrt()
+    upper = (0.0125 * who.lips) * full - bow + gap * 0.4
+    lower = (0.0145 * who.lips) * full + gap
     on_lips = _step(upper - v, 0.0, 0.003) * _step(v + lower, 0.0, 0.003) * (inside > 0) * front
     color = _mix(color, who.lip_color, on_lips)
     shadow = torch.exp(-(((v + lower + 0.007) / 0.005) ** 2)) * inside * front
@@ -137,9 +145,10 @@ def _eyes(color: Tensor, p: Points, m: Points, who: People, front: Tensor) -> Te
     u = (m.x - who.eye_spread) / half
     v = p.y - who.eye_height - 0.0025 * u
     inside = (1 - u * u).clamp(min=0)
+    round_corner = inside.sqrt() * inside.sqrt().sqrt()
     opening = 0.0150 * who.eye_size * who.eye_open
-    upper, lower = opening * inside**0.75, 0.62 * opening * inside**0.75
-    lid = torch.exp(-((u * 0.9) ** 4)) * _step(0.03 - (v - 0.006).abs(), 0.0, 0.012) * front
+    upper, lower = opening * round_corner, 0.62 * opening * round_corner
+    lid = torch.exp(-(u * 0.9).square().square()) * _step(0.03 - (v - 0.006).abs(), 0.0, 0.012) * front
     color = _mix(color, color * _rgb(0.88, 0.82, 0.82), lid * 0.8)
     open_eye = _step(upper - v, 0.0, 0.002) * _step(v + lower, 0.0, 0.002) * (inside > 0) * front
     color = _mix(color, _rgb(0.95, 0.95, 0.94), open_eye)
@@ -201,7 +210,8 @@ def _light(
     neck = torch.exp(-(((p.y + 0.2) / 0.06) ** 2)) * _step(-(p.x**2 + (p.z + 0.04) ** 2), -0.012, 0.008)
     shadow = 1 - 0.35 * neck * (material != CLOTH)
     half = torch.nn.functional.normalize(light - rays, dim=1)
-    shine = (normals * half).sum(1).clamp(min=0) ** 24
+    shine = (normals * half).sum(1).clamp(min=0).square().square().square()
+    shine = shine * shine * shine  # the 24th power; pow() would take longer than all the rest
     strength = torch.where(material == HAIR, 0.1, 0.09) * (material != CLOTH)
     brightness = (who.ambient * (0.72 + 0.28 * sky) + (1.12 - who.ambient) * diffuse) * shadow
     return color * brightness[:, None] + (shine * strength * shadow)[:, None]

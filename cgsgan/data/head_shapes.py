@@ -1,7 +1,8 @@
 """The shape of the procedural heads: signed distance fields joined by smooth minima.
 
-Four surfaces share one evaluation: skin (skull, face, ears, neck), hair or hat, clothes, glasses. Distances are
-bounds, not exact; the ray marcher steps by less than them. World axes: +y up, the face looks along +z, left is +x.
+Four surfaces share one evaluation: skin (skull, face, ears, neck), hair or hat, clothes, glasses. Distances
+are bounds, not exact; the ray marcher steps by less than them. World axes: +y up, the face looks along +z,
+left is +x.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Center = tuple[Tensor | float, Tensor | float, Tensor | float]
 
 
 def _squares(p: Points, center: Center) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared offsets from ``center`` along the axes; most centres lie in the plane x = 0, which saves a pass."""
+    """Squared offsets from ``center``; most centres lie in the plane x = 0, which saves a pass."""
     x = p.x.square() if isinstance(center[0], float) and center[0] == 0.0 else (p.x - center[0]).square_()
     return x, (p.y - center[1]).square_(), (p.z - center[2]).square_()
 
@@ -157,7 +158,7 @@ def _body(p: Points, who: People) -> Tensor:
 
 
 def neckline_offset(p: Points, m: Points, who: People) -> Tensor:
-    """Height above the line where the clothes begin (negative: cloth). It rises towards the back of the neck."""
+    """Height above the line where the clothes begin; it rises towards the back of the neck."""
     v = who.v_depth * (1 - m.x * 16).clamp(min=0) * (p.z > 0)
     return p.y - (who.neckline - 0.16 * p.z - v)
 

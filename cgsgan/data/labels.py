@@ -1,7 +1,7 @@
 """``dataset.json``: reading and checking the 25-number camera labels, and mirroring them.
 
-A label is 16 numbers, the row-major camera-to-world matrix (OpenCV axes), then 9, the row-major intrinsics divided
-by the image size (EG3D, Chan et al. 2022). :mod:`cgsgan.cameras` turns labels into cameras.
+A label is 16 numbers, the row-major camera-to-world matrix (OpenCV axes), then 9, the row-major intrinsics
+divided by the image size (EG3D, Chan et al. 2022). :mod:`cgsgan.cameras` turns labels into cameras.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def _checks(labels: Float64[np.ndarray, "image 25"]) -> dict[str, np.ndarray]:
 
 def _faulty(labels: Float64[np.ndarray, "image 25"]) -> int | None:
     with np.errstate(invalid="ignore"):
-        bad = np.any(list(_checks(labels).values()), axis=0)
-    return int(np.argmax(bad)) if np.any(bad) else None
+        bad = np.stack(list(_checks(labels).values())).any(axis=0)
+    return int(np.flatnonzero(bad)[0]) if bad.any() else None
 
 
 def _describe(label: Float64[np.ndarray, "25"]) -> str:

@@ -39,8 +39,8 @@ class PictureReader:
         self._size = self._decode(0).width
         if resolution > self._size:
             raise DatasetError(
-                f"{self.location}: the pictures are {self._size} px, smaller than the resolution {resolution} "
-                f"asked for; set data.resolution to {self._size} or less"
+                f"{self.location}: the pictures are {self._size} px, smaller than the resolution asked for, "
+                f"{resolution}; set data.resolution to {self._size} or less"
             )
 
     def _decode(self, row: int) -> Image.Image:
@@ -48,8 +48,8 @@ class PictureReader:
         image = decode_image(self._source.read(name), name, self.location)
         if self._size and image.width != self._size:
             raise DatasetError(
-                f"{self.location}: image {name!r} is {image.width} px, but {self.images[0]!r} is {self._size} "
-                "px; all pictures of a set must have one size"
+                f"{self.location}: image {name!r} is {image.width} px, but {self.images[0]!r} is "
+                f"{self._size} px; all pictures of a set must have one size"
             )
         if self._masks is None:
             return image

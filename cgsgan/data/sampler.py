@@ -15,9 +15,9 @@ from cgsgan.data.dataset import HeadDataset, RealBatch
 class BatchStream:
     """An endless stream of real batches.
 
-    The order is one fixed sequence of shuffled epochs; a global batch is the next ``batch_size`` of it (it may
-    span two epochs, nothing is dropped), and process ``rank`` takes its elements ``rank::world_size``. So the
-    joined batches of W processes hold what one process would get, element by element.
+    The order is one fixed sequence of shuffled epochs; a global batch is the next ``batch_size`` of it (it
+    may span two epochs, nothing is dropped), and process ``rank`` takes its elements ``rank::world_size``.
+    So the joined batches of W processes hold what one process would get, element by element.
 
     Args:
         dataset: where to read.
@@ -43,8 +43,8 @@ class BatchStream:
     ) -> None:
         if batch_size < 1 or batch_size % world_size != 0:
             raise ValueError(
-                f"the global batch size must be a positive multiple of the number of processes, got {batch_size} "
-                f"for {world_size}"
+                "the global batch size must be a positive multiple of the number of processes, got "
+                f"{batch_size} for {world_size}"
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, {world_size}), got {rank}")

@@ -1,7 +1,8 @@
 """Procedural heads: a data set that needs no download.
 
-Every person is drawn from (seed, index), shaped by signed distance fields, and rendered once from an exactly known
-camera. The archive has EG3D's format, so everything downstream treats it like any other data set.
+Every person is drawn from (seed, index), shaped by signed distance fields, and rendered once from an
+exactly known camera. The archive has EG3D's format, so everything downstream treats it like any other data
+set.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class SyntheticConfig:
         seed: of the persons; the first pictures of a larger set equal those of a smaller one.
     """
 
-    count: int = 6000
+    count: int = 5000
     resolution: int = 64
     seed: int = 0
 
@@ -69,7 +70,7 @@ def synthetic_name(config: SyntheticConfig) -> str:
 def make_synthetic(
     config: SyntheticConfig, out_path: str | os.PathLike[str], progress: Progress = ignore_progress
 ) -> Path:
-    """Render the heads into a zip of RGBA PNG files with a ``dataset.json``; the file appears when it is complete.
+    """Render the heads into a zip of RGBA PNG files with a ``dataset.json``; it appears when complete.
 
     Args:
         config: how many, how large.
@@ -142,8 +143,8 @@ def _encode(pixels: np.ndarray) -> bytes:
 def _one_torch_thread() -> Iterator[None]:
     """Chunks run side by side, so torch must not split them further.
 
-    One large block is allocated and freed first: glibc then keeps blocks of up to that size on its heap instead of
-    asking the system for fresh pages at every temporary, which made rendering 3 times slower.
+    One large block is allocated and freed first: glibc then keeps blocks of up to that size on its heap
+    instead of asking the system for fresh pages at every temporary, which made rendering twice as slow.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

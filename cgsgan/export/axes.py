@@ -28,9 +28,7 @@ SH_HALF_TURN_SIGNS = (
 def check_axes(axes: str) -> None:
     """Raise ValueError unless ``axes`` names one of the two frames."""
     if axes not in AXES:
-        raise ValueError(
-            f"axes: expected 'opencv' (y down, as SuperSplat expects) or 'opengl' (y up), got {axes!r}"
-        )
+        raise ValueError(f"axes: expected 'opencv' (y down, as SuperSplat expects) or 'opengl' (y up), got {axes!r}")
 
 
 def half_turn_x(gaussians: Gaussians) -> Gaussians:

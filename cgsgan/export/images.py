@@ -37,9 +37,7 @@ def to_uint8(
     images = images.detach().float()
     invalid = int(images.isnan().sum())
     if invalid:
-        raise ValueError(
-            f"to_uint8: expected colours in [0, 1], {invalid} of {images.numel()} values are NaN"
-        )
+        raise ValueError(f"to_uint8: expected colours in [0, 1], {invalid} of {images.numel()} values are NaN")
     levels = (images.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
 
@@ -85,9 +83,7 @@ def make_grid(
         )
     rows = -(-count // columns)
     cell_height, cell_width = height + padding, width + padding
-    grid = images.new_full(
-        (channels, rows * cell_height + padding, columns * cell_width + padding), background
-    )
+    grid = images.new_full((channels, rows * cell_height + padding, columns * cell_width + padding), background)
     for index, image in enumerate(images):
         top = padding + index // columns * cell_height
         left = padding + index % columns * cell_width
@@ -126,9 +122,7 @@ def save_grid(
     _save(Path(path), picture)
 
 
-def _with_labels(
-    picture: Image.Image, labels: Sequence[str], *, step: int, background: float | int
-) -> Image.Image:
+def _with_labels(picture: Image.Image, labels: Sequence[str], *, step: int, background: float | int) -> Image.Image:
     level = round(255 * background)
     labeled = Image.new("RGB", (picture.width, picture.height + LABEL_HEIGHT), (level, level, level))
     labeled.paste(picture, (0, LABEL_HEIGHT))
@@ -142,9 +136,7 @@ def _with_labels(
 def _save(path: Path, picture: Image.Image) -> None:
     options = _SAVE_OPTIONS.get(path.suffix.lower())
     if options is None:
-        raise ValueError(
-            f"{path}: expected a picture file {' '.join(_SAVE_OPTIONS)}, got suffix {path.suffix!r}"
-        )
+        raise ValueError(f"{path}: expected a picture file {' '.join(_SAVE_OPTIONS)}, got suffix {path.suffix!r}")
     if options["format"] == "JPEG" and picture.mode != "RGB":
         raise ValueError(f"{path}: JPEG cannot hold transparency; use .png or .webp")
     with atomic_path(path) as temporary:

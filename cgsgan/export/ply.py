@@ -74,9 +74,7 @@ def write_ply(
     keep = scene.opacities >= prune
     count = int(keep.sum())
     if count == 0:
-        raise ValueError(
-            f"write_ply: none of the {scene.count} Gaussians reaches the opacity prune = {prune:.4g}"
-        )
+        raise ValueError(f"write_ply: none of the {scene.count} Gaussians reaches the opacity prune = {prune:.4g}")
     scene = scene.map(lambda tensor: tensor[keep])
     if axes == "opencv":
         scene = half_turn_x(scene)
@@ -130,9 +128,7 @@ def read_ply(path: str | os.PathLike[str], *, axes: str = "opencv") -> Gaussians
         scales = np.exp(_read_columns(path, vertices, SCALE)).astype(np.float32)
         opacities = 1 / (1 + np.exp(-opacities))
     if not np.isfinite(scales).all():
-        raise PlyError(
-            f"{path}: expected scale_0..2 to be logarithms below 88, a larger one gives an infinite splat"
-        )
+        raise PlyError(f"{path}: expected scale_0..2 to be logarithms below 88, a larger one gives an infinite splat")
     colors = 0.5 + SH_C0 * _read_columns(path, vertices, DC)
     scene = Gaussians(
         means=_tensor(_read_columns(path, vertices, POSITION)),
@@ -204,17 +200,13 @@ def _checked_scene(gaussians: Gaussians, *, prune: float | int, extra_dilation: 
     if not 0 <= prune < 1:
         raise ValueError(f"write_ply: prune must be an opacity in [0, 1), got {prune}")
     if not 0 <= extra_dilation < float("inf"):
-        raise ValueError(
-            f"write_ply: extra_dilation must be a length >= 0 in world units, got {extra_dilation}"
-        )
+        raise ValueError(f"write_ply: extra_dilation must be a length >= 0 in world units, got {extra_dilation}")
     for name, tensor in vars(gaussians).items():
         bad = int((~tensor.isfinite()).sum())
         if bad:
             raise ValueError(f"write_ply: gaussians.{name} holds {bad} NaN or Inf of {tensor.numel()} values")
     if bool((gaussians.scales < 0).any()):
-        raise ValueError(
-            "write_ply: gaussians.scales must be standard deviations >= 0; these look like logarithms"
-        )
+        raise ValueError("write_ply: gaussians.scales must be standard deviations >= 0; these look like logarithms")
     if bool((gaussians.quats == 0).all(dim=-1).any()):
         raise ValueError("write_ply: gaussians.quats holds a zero quaternion, which is no rotation")
     return gaussians.map(lambda tensor: tensor.detach().to("cpu", torch.float64))
@@ -279,9 +271,7 @@ def _read_columns(path: Path, vertices: np.ndarray, names: tuple[str, ...]) -> n
     finite = np.isfinite(columns)
     if not finite.all():
         row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
-        raise PlyError(
-            f"{path}: expected finite numbers, vertex {row} has {names[column]} = {columns[row, column]}"
-        )
+        raise PlyError(f"{path}: expected finite numbers, vertex {row} has {names[column]} = {columns[row, column]}")
     return columns.astype(np.float64)
 
 

@@ -90,13 +90,9 @@ def _parse_lines(path: Path, lines: list[str]) -> tuple[list[_Element], tuple[st
         elif keyword == "property" and elements and len(words) in (3, 5):
             elements[-1] = _with_property(path, elements[-1], words)
         else:
-            raise PlyError(
-                f"{path}: expected format, element, property or comment in the header, got {line[:60]!r}"
-            )
+            raise PlyError(f"{path}: expected format, element, property or comment in the header, got {line[:60]!r}")
     if encoding != LITTLE_ENDIAN:
-        raise PlyError(
-            f"{path}: expected format {LITTLE_ENDIAN}, got {str(encoding)[:40]!r}; save it as binary"
-        )
+        raise PlyError(f"{path}: expected format {LITTLE_ENDIAN}, got {str(encoding)[:40]!r}; save it as binary")
     return elements, tuple(comments)
 
 

@@ -178,9 +178,7 @@ def _animate(path: Path, frames: list[Frame], *, fps: float | int, format: str) 
     times = [unit * round(index * 1000 / fps / unit) for index in range(len(frames) + 1)]
     durations = [max(unit, end - start) for start, end in pairwise(times)]
     pictures = [Image.fromarray(frame) for frame in frames]
-    options: dict[str, Any] = (
-        {"quality": 90, "method": 4} if format == "webp" else {"disposal": 2, "optimize": False}
-    )
+    options: dict[str, Any] = {"quality": 90, "method": 4} if format == "webp" else {"disposal": 2, "optimize": False}
     with atomic_path(path) as temporary:
         pictures[0].save(
             temporary,

@@ -14,9 +14,9 @@ FEATURE_SIZE = 32
 """Side of the pictures the network sees, pixels."""
 CHANNELS = (32, 64, 48)
 CELLS = 2
-"""The last layer is averaged over CELLS x CELLS quarters of the picture, so that where something is counts."""
+"""The last layer is averaged over CELLS x CELLS parts of the picture, so that it counts where things are."""
 FEATURE_COUNT = CHANNELS[-1] * CELLS**2
-SEED = 1
+SEED = 4
 """Part of the definition of the features; another seed is another yardstick."""
 NEGATIVE_SLOPE = 0.2
 
@@ -26,9 +26,9 @@ def random_features(
 ) -> Float[Tensor, "image 192"]:
     """Describe pictures by 192 numbers: three random 3x3 convolutions of stride 2, averaged over quarters.
 
-    Random convolutions keep enough of colour, contrast and layout to rank generators (Jarrett et al. 2009 showed
-    how much they keep), and the same numbers come out on every machine: the weights are He-normal draws of NumPy's
-    PCG64, independent of torch's random numbers.
+    Random convolutions keep enough of colour, contrast and layout to rank generators, and the same numbers
+    come out on every machine: the weights are He-normal draws of NumPy's PCG64, independent of torch's random
+    numbers.
 
     Args:
         images: RGB in [0, 1], square, the side a multiple of 32; larger ones are box-reduced to 32 x 32.

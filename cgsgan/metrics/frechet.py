@@ -33,17 +33,13 @@ def frechet_distance(
     mean_a, covariance_a = _moments(features_a)
     mean_b, covariance_b = _moments(features_b)
     if mean_a.shape != mean_b.shape:
-        raise ValueError(
-            f"frechet_distance: expected equally many features, got {len(mean_a)} and {len(mean_b)}"
-        )
+        raise ValueError(f"frechet_distance: expected equally many features, got {len(mean_a)} and {len(mean_b)}")
     eigenvalues, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(eigenvalues.clip(0))) @ vectors.T
     # Rounding may push eigenvalues of a semi-definite matrix below zero.
     trace_of_root = np.sqrt(np.linalg.eigvalsh(root @ covariance_b @ root).clip(0)).sum()
-    distance = (
-        ((mean_a - mean_b) ** 2).sum() + np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root
-    )
-    return max(float(distance), 0.0)
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root
+    return max(float(((mean_a - mean_b) ** 2).sum() + spread), 0.0)
 
 
 def relative_frechet_distance(
@@ -56,9 +52,7 @@ def relative_frechet_distance(
     """
     variance = float(np.trace(_moments(real_features)[1]))
     if variance <= 0:
-        raise ValueError(
-            "relative_frechet_distance: the real features do not vary, expected different samples"
-        )
+        raise ValueError("relative_frechet_distance: the real features do not vary, expected different samples")
     return REAL_VARIANCE / variance * frechet_distance(real_features, fake_features)
 
 
@@ -68,10 +62,17 @@ def random_feature_frechet_distance(
 ) -> float:
     """FRD: the Frechet distance of :func:`cgsgan.metrics.features.random_features`, real variance = 100.
 
-    Comparable only between runs on the same real pictures, equally many of them (2,048 here), on one background.
-    What the figures mean, heads at 32 px on white, against 2,048 real pictures:
+    Comparable only between runs on the same real pictures, equally many of them, on one background.
+    What the figures mean, 2,048 heads at 32 px on white against 2,048 others:
 
-    ANCHORS
+    =====================================  =====
+    other real pictures (the floor)         1.1
+    blurred 2x (box down, bilinear up)     12.5
+    half contrast around the mean picture  40.1
+    blurred 4x                             44.1
+    the mean picture                       134.9
+    grey noise, normal(0.5, 0.15)           371
+    =====================================  =====
 
     Args:
         real_images: RGB in [0, 1], square, the side a multiple of 32 (box-reduced to 32).

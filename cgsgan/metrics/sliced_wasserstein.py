@@ -24,13 +24,20 @@ def sliced_wasserstein_distance(
 ) -> dict[int, float]:
     """Distance of the 7x7 patches of two sets of pictures at each level of a Laplacian pyramid, times 1000.
 
-    Fine levels speak of texture and sharpness, the coarsest one of large structure and colour. Every level is
-    reduced by a box filter and subtracted after bilinear enlargement. Patches are standardised per channel by the
-    **real** set, so that a loss of contrast counts, and projected on random directions of length 1/7 (the patch
-    as a function on 49 pixels). Both sets are cut at the same random places. What the figures mean, heads at
-    32 px on white, against 2,048 real pictures (levels 32, 16):
+    Fine levels speak of texture and sharpness, the coarsest one of large structure and colour. A level is
+    what a box reduction by 2 and bilinear enlargement lose of the picture. Patches are standardised per channel
+    by the **real** set, so that a loss of contrast counts, and projected on random directions of length 1/7
+    (the patch as a function on 49 pixels). Both sets are cut at the same random places. What the figures mean,
+    2,048 heads at 32 px on white against 2,048 others (levels 32, 16):
 
-    ANCHORS
+    =====================================  =====  =====
+    other real pictures (the floor)          0.9    1.7
+    blurred 2x (box down, bilinear up)      69.3    8.5
+    half contrast around the mean picture   44.8   26.4
+    blurred 4x                              84.3   21.6
+    the mean picture                        73.5   39.3
+    grey noise, normal(0.5, 0.15)           82.4   94.6
+    =====================================  =====  =====
 
     Args:
         real_images: RGB in [0, 1], square, the side 16 times a power of two.
@@ -63,15 +70,15 @@ def sliced_wasserstein_distance(
         real_slices = _slices(real, mean, std, projector)
         del real
         fake_slices = _slices(_level_patches(fake_images, level, corners), mean, std, projector)
-        distances[side] = 1000 * wasserstein_distance_1d(real_slices, fake_slices).mean().item()
+        distances[side] = 1000 * float(wasserstein_distance_1d(real_slices, fake_slices).mean())
     return distances
 
 
 def wasserstein_distance_1d(
-    a: Float[Tensor, "*batch sample"], b: Float[Tensor, "*batch sample"]
-) -> Float[Tensor, "*batch"]:
+    a: Float[np.ndarray, "*batch sample"], b: Float[np.ndarray, "*batch sample"]
+) -> Float[np.ndarray, "*batch"]:
     """1-Wasserstein distance of equally large samples on a line: the mean gap of the sorted values."""
-    return (a.sort(dim=-1).values - b.sort(dim=-1).values).abs().mean(dim=-1)
+    return np.abs(np.sort(a, axis=-1) - np.sort(b, axis=-1)).mean(axis=-1)
 
 
 def laplacian_level(
@@ -90,7 +97,7 @@ def _check(real_images: Tensor, fake_images: Tensor) -> None:
     if real_images.shape != fake_images.shape or len(real_images) == 0:
         raise ValueError(
             "sliced_wasserstein_distance: expected two sets of equally many pictures of one size, "
-            f"got {list(real_images.shape)} and {list(fake_images.shape)}"
+            f"got {[*real_images.shape]} and {[*fake_images.shape]}"
         )
     height, width = real_images.shape[-2:]
     if height != width or height < SMALLEST_LEVEL or height & (height - 1):
@@ -100,7 +107,7 @@ def _check(real_images: Tensor, fake_images: Tensor) -> None:
 
 
 def _level_patches(images: Tensor, level: int, corners: Tensor) -> Tensor:
-    """Patches [image * place, 3, 49] of one level, cut in chunks so that no second copy of the set is made."""
+    """Patches [image * place, 3, 49] of one level, cut in chunks so that no second set is ever held."""
     side = images.shape[-1] >> level
     rows = torch.arange(PATCH)
     offsets = (rows[:, None] * side + rows).flatten()
@@ -113,6 +120,7 @@ def _level_patches(images: Tensor, level: int, corners: Tensor) -> Tensor:
     return torch.cat(cut)
 
 
-def _slices(patches: Tensor, mean: Tensor, std: Tensor, projector: Tensor) -> Tensor:
+def _slices(patches: Tensor, mean: Tensor, std: Tensor, projector: Tensor) -> np.ndarray:
     standardized = ((patches - mean) / std).flatten(1)
-    return (standardized @ projector).T.contiguous()
+    # NumPy sorts float32 several times faster than torch, which sorts an index along.
+    return (standardized @ projector).T.contiguous().numpy()

@@ -1,13 +1,14 @@
 """Coarse-to-fine anchors: token features to Gaussians, level by level (CGS-GAN, after GSGAN).
 
-Inside, tensors are ``[row, channel, token]``: ``token`` runs over batch x points, ``row`` over the children of a point.
-A parent is then broadcast over its children without being copied, and every operation works on long contiguous runs.
+Inside, tensors are ``[row, channel, token]``: ``token`` runs over batch x points, ``row`` over the children
+of a point. A parent is then broadcast over its children without being copied, and every operation works on
+long contiguous runs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,21 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgsgan.models.layers import LEAKY_SLOPE, EqualizedLinear
+from cgsgan.models.layers import TINY
+from cgsgan.models.levels import CHANNELS, LIMIT, SECTIONS, UNIT, XYZ_UNIT, Heads, Level
 from cgsgan.types import SH_C0, Gaussians
 
-LIMIT = 20.0
-"""Log scales, orientations, opacity logits and colors v are softly limited: v -> 20 tanh(v / 20)."""
-UNIT = 2 / LIMIT
-SCALE_UNIT = -UNIT
-XYZ_UNIT = 2.0
-"""What head outputs are multiplied by, see :class:`AnchorDecoder`."""
 QUATERNION_EPSILON = 0.001
-ATTRIBUTES = 11
-"""Channels after the position: log scale 3, orientation 4, color 3, opacity logit 1."""
-CHANNELS = 3 + ATTRIBUTES
-SECTIONS = [3, 3, 8]
-"""Position, log scale, and the attributes that children take over from their parents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +28,21 @@ class AnchorConfig:
     """The levels.
 
     Attributes:
-        split_factors: children per parent, level by level; the first is 1 (level 0 has one Gaussian per point).
-            None: 1, 4, 4, 4, then 2 per level, log2(resolution) - 3 levels, as published.
-        feature_widths: channels of a row's features, level by level. None: width, width / 2, ... but at least 16.
+        split_factors: children per parent, level by level; the first is 1 (level 0 has one Gaussian per
+            point). None: 1, 4, 4, 4, then 2 per level, log2(resolution) - 3 levels, as published.
+        feature_widths: channels of a row's features, level by level. None: width, width / 2, ... but at least
+            16.
         first_offset: level-0 positions are this times the head.
         first_position: ``head``, positions are the offset alone, as published; ``points``, point plus offset.
         start_log_scale: log standard deviation that level 0 starts from, before ``max_log_scale`` bends it.
         start_opacity: opacity that level 0 starts from, in (0, 1).
-        scale_bias: initial bias of the scale heads; children have softplus(-bias) less log scale than their parent.
+        scale_bias: initial bias of the scale heads; children have softplus(-bias) less log scale than their
+            parent.
         max_log_scale: upper bound of level-0 log scales. None: log(0.5 / sqrt(points)).
-        shrink: whether parents larger than half a pixel pass on a log scale reduced by a fixed amount, such that it
-            falls from ``max_log_scale`` to half a pixel over the levels.
-        bound: how positions are kept in [-0.5, 0.5]: ``clamp`` (published; no gradient outside) or ``tanh``, the smooth
-            0.5 tanh(2 x).
+        shrink: whether parents larger than half a pixel pass on a log scale reduced by a fixed amount, such
+            that it falls from ``max_log_scale`` to half a pixel over the levels.
+        bound: how positions are kept in [-0.5, 0.5]: ``clamp`` (published; no gradient outside) or ``tanh``,
+            the smooth 0.5 tanh(2 x).
         dead_heads: whether the last level carries the unused, frozen anchor heads of the published networks.
     """
 
@@ -68,9 +61,7 @@ class AnchorConfig:
     def __post_init__(self) -> None:
         factors, widths = self.split_factors, self.feature_widths
         if factors is not None and (len(factors) < 2 or factors[0] != 1 or min(factors) < 1):
-            raise ValueError(
-                f"anchors: split_factors need >= 2 entries >= 1, the first of them 1, got {factors}"
-            )
+            raise ValueError(f"anchors: split_factors need >= 2 entries >= 1, the first of them 1, got {factors}")
         if widths is not None and min(widths, default=0) < 1:
             raise ValueError(f"anchors: feature_widths must be >= 1, got {widths}")
         if not 0 < self.start_opacity < 1:
@@ -96,80 +87,8 @@ class AnchorConfig:
         return widths
 
 
-class Heads(nn.Module):
-    """The linear heads of one or two sets of Gaussians: position, log scale, orientation, color, opacity.
-
-    Args:
-        features: input channels.
-        sets: 2 for anchors and Gaussians, in this order; 1 for one of them.
-        scale_bias: initial bias of the log-scale heads.
-    """
-
-    row_gain: Tensor
-
-    def __init__(self, features: int, *, sets: int, scale_bias: float) -> None:
-        super().__init__()
-        attributes = torch.randn(sets, ATTRIBUTES, features)
-        attributes[:, :7] *= 0.1
-        bias = torch.zeros(sets, ATTRIBUTES)
-        bias[:, :3] = scale_bias
-        self.xyz_weight = nn.Parameter(torch.randn(sets, 3, features))
-        self.xyz_bias = nn.Parameter(torch.zeros(sets, 3))
-        self.attribute_weight = nn.Parameter(attributes)
-        self.attribute_bias = nn.Parameter(bias)
-        gain = torch.tensor([XYZ_UNIT] * 3 + [SCALE_UNIT] * 3 + [UNIT] * 8)
-        self.register_buffer("row_gain", gain, persistent=False)
-
-    def merged(self) -> tuple[Float[Tensor, "channel feature"], Float[Tensor, "channel 1"]]:
-        """Effective weight and bias of all heads, in the units of :class:`AnchorDecoder`."""
-        weight = torch.cat([self.xyz_weight, self.attribute_weight], dim=1)
-        bias = torch.cat([self.xyz_bias, self.attribute_bias], dim=1) * self.row_gain
-        weight = weight * (self.row_gain * (1 / math.sqrt(weight.shape[-1])))[:, None]
-        return weight.flatten(0, 1), bias.flatten()[:, None]
-
-
-class Level(nn.Module):
-    """Token features to the head outputs of all rows of one level.
-
-    Features of a row are (sqrt(2) lrelu(split(h)) + carry(h)) / sqrt(2) with ``carry`` shared by the rows of a token;
-    the heads are linear, so they are applied to both parts apart and the shared part is computed once per token.
-
-    Args:
-        width: channels of a token.
-        features: channels of a row.
-        rows: rows per token.
-        sets: 2 for anchors and Gaussians, 1 for Gaussians alone.
-        config: the levels.
-    """
-
-    def __init__(self, width: int, features: int, *, rows: int, sets: int, config: AnchorConfig) -> None:
-        super().__init__()
-        self.rows, self.features, self.sets = rows, features, sets
-        self.split = EqualizedLinear(width, features * rows)
-        self.carry = None if rows == 1 and features == width else EqualizedLinear(width, features)
-        self.heads = Heads(features, sets=sets, scale_bias=config.scale_bias)
-        self.dead_heads = None
-        if config.dead_heads and sets == 1:
-            self.dead_heads = Heads(features, sets=1, scale_bias=config.scale_bias).requires_grad_(False)
-
-    def forward(self, tokens: Float[Tensor, "token width"]) -> Float[Tensor, "row channel token"]:
-        """Head outputs in float32; ``channel`` is 14 per set."""
-        columns = tokens.t()
-        weight, bias = self.split.scaled()
-        split = functional.leaky_relu_(torch.addmm(bias[:, None], weight, columns), LEAKY_SLOPE)
-        carried = columns
-        if self.carry is not None:
-            weight, bias = self.carry.scaled()
-            carried = torch.addmm(bias[:, None], weight, columns)
-        with torch.autocast(tokens.device.type, enabled=False):
-            weight, bias = self.heads.merged()
-            shared = torch.addmm(bias, weight, carried.to(bias.dtype), alpha=math.sqrt(0.5))
-            split = split.to(bias.dtype).unflatten(0, (self.rows, self.features))
-            return torch.baddbmm(shared[None], weight.expand(self.rows, -1, -1), split)
-
-
 class Rows(NamedTuple):
-    """Gaussians of one level: ``gates`` are the limited attributes, sigmoid(v / 10) of each attribute v."""
+    """Gaussians of one level; attributes v other than the position are held as gates, sigmoid(v / 10)."""
 
     xyz: Float[Tensor, "*row 3 token"]
     log_scale: Float[Tensor, "*row 3 token"]
@@ -183,10 +102,10 @@ class Rows(NamedTuple):
 class AnchorDecoder(nn.Module):
     """All levels: token features to Gaussians and anchors.
 
-    Every attribute v but the position is limited to 20 tanh(v / 20) = 40 sigmoid(v / 10) - 20. It is kept as the
-    "gate" sigmoid(v / 10), because sigmoid is the cheaper function on a CPU and because all factors and offsets then
-    fold into the heads' weights: their outputs are v / 10, and -v / 10 for log scales, which enter as -softplus(-v).
-    Position heads come doubled, for tanh(v) = 2 sigmoid(2 v) - 1.
+    Every attribute v but the position is limited to 20 tanh(v / 20) = 40 sigmoid(v / 10) - 20. It is kept as
+    the "gate" sigmoid(v / 10), because sigmoid is the cheaper function on a CPU and because all factors and
+    offsets then fold into the heads' weights: their outputs are v / 10, and -v / 10 for log scales, which
+    enter as -softplus(-v). Position heads come doubled, for tanh(v) = 2 sigmoid(2 v) - 1.
 
     Args:
         config: the levels.
@@ -211,7 +130,16 @@ class AnchorDecoder(nn.Module):
         widths = config.resolve_feature_widths(resolution, width)
         for index, (factor, features) in enumerate(zip(self.split_factors, widths)):
             rows *= factor
-            levels.append(Level(width, features, rows=rows, sets=1 if index == last else 2, config=config))
+            levels.append(
+                Level(
+                    width,
+                    features,
+                    rows=rows,
+                    sets=1 if index == last else 2,
+                    scale_bias=config.scale_bias,
+                    dead_heads=config.dead_heads and index == last,
+                )
+            )
         self.levels = nn.ModuleList(levels)
         self.level_sizes = tuple(points * level.rows for level in levels)
         opacity_logit = math.log(config.start_opacity / (1 - config.start_opacity))
@@ -237,9 +165,12 @@ class AnchorDecoder(nn.Module):
             parents = anchors[-1]
         return self._finish(gaussians, anchors, batch)
 
-    def _place_first(
-        self, head: Float[Tensor, "1 14 token"], positions: Float[Tensor, "point 3"], batch: int
-    ) -> Rows:
+    def position_head_parameters(self) -> list[nn.Parameter]:
+        """Weights and biases of all live position heads."""
+        heads = [module for level in self.levels for module in level.children() if isinstance(module, Heads)]
+        return [p for h in heads for p in (h.xyz_weight, h.xyz_bias) if p.requires_grad]
+
+    def _place_first(self, head: Float[Tensor, "1 14 token"], positions: Float[Tensor, "point 3"], batch: int) -> Rows:
         """Level-0 anchors: free positions, log scales bent below ``max_log_scale``."""
         offset, scale, rest = head.split(SECTIONS, dim=1)
         xyz = offset * (self.config.first_offset / XYZ_UNIT)
@@ -271,10 +202,11 @@ class AnchorDecoder(nn.Module):
     ) -> Float[Tensor, "parent axis 3 token"]:
         """The axes of the parents' ellipsoids: the columns of R(q) times the standard deviations.
 
-        q is divided by |q| + 0.001 and not normalised further, so R is slightly less than a rotation, as published.
+        q is divided by |q| + 0.001 and not normalised further, so R is slightly less than a rotation, as
+        published.
         """
         quats = affine(gates, 2 * LIMIT, -LIMIT)
-        norm = quats.square().sum(dim=1, keepdim=True).sqrt()
+        norm = (quats.square().sum(dim=1, keepdim=True) + TINY).sqrt()
         quats = quats / (norm + QUATERNION_EPSILON)
         products = (quats[:, :, None] * quats[:, None]).flatten(1, 2)
         columns = torch.baddbmm(self.identity, self.rotation_terms.expand(len(quats), -1, -1), products)
@@ -301,41 +233,55 @@ class AnchorDecoder(nn.Module):
             "opacities": affine(opacities, 2 * LIMIT, -LIMIT).sigmoid(),
             "colors": affine(colors, 2 * LIMIT * SH_C0, 0.5 - LIMIT * SH_C0).clamp_min(0),
         }
-        levels: dict[str, list[Tensor]] = {}
-        for name, tensor in activated.items():
-            parts = [transpose(t.flatten(0, 1)).view(batch, -1, tensor.shape[1]) for t in tensor.split(rows)]
-            levels[name] = [p.squeeze(-1) for p in parts] if name == "opacities" else parts
-        count = len(gaussians)
-        scene = {name: torch.cat(parts[:count], dim=1) for name, parts in levels.items()}
-        means = scene["means"]
-        scene["means"] = means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * (2 * means).tanh()
-        carried = [
-            Gaussians(**{name: parts[i] for name, parts in levels.items()}) for i in range(count, len(rows))
+        packed = {name: pack(tensor, rows, len(gaussians), batch) for name, tensor in activated.items()}
+        packed["opacities"] = tuple(tensor.squeeze(-1) for tensor in packed["opacities"])
+        scene, *carried = (Gaussians(**dict(zip(packed, parts))) for parts in zip(*packed.values()))
+        return replace(scene, means=self._bound(scene.means)), tuple(carried)
+
+    def _bound(self, means: Float[Tensor, "batch gaussian 3"]) -> Float[Tensor, "batch gaussian 3"]:
+        return means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * (2 * means).tanh()
+
+
+class _Pack(torch.autograd.Function):
+    """See :func:`pack`. By hand, because autograd would send transposed gradients down slow strided paths."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: list[int], merged: int, batch: int) -> tuple[Tensor, ...]:
+        ctx.rows, ctx.channels = rows, x.shape[1]
+        parts = [part.flatten(0, 1).t().reshape(batch, -1, x.shape[1]) for part in x.split(rows)]
+        return torch.cat(parts[:merged], dim=1), *parts[merged:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first, rest = gradients[0], gradients[1:]
+        points = first.shape[1] // sum(ctx.rows[: len(ctx.rows) - len(rest)])
+        sizes = [points * rows for rows in ctx.rows[: len(ctx.rows) - len(rest)]]
+        parts = [
+            gradient.reshape(-1, rows * ctx.channels).t().contiguous().view(rows, ctx.channels, -1)
+            for rows, gradient in zip(ctx.rows, (*first.split(sizes, dim=1), *rest))
         ]
-        return Gaussians(**scene), tuple(carried)
+        return torch.cat(parts), None, None, None
 
 
-class _Transpose(torch.autograd.Function):
-    """Contiguous in both directions: a transposed view as gradient would send what precedes down slow strided paths."""
+def pack(
+    x: Float[Tensor, "row channel token"], rows: list[int], merged: int, batch: int
+) -> tuple[Float[Tensor, "batch _ channel"], ...]:
+    """Levels from the inner layout to contiguous ``[batch, gaussian, channel]``, children of a point
+    adjacent.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.t().contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].t().contiguous()
-
-
-def transpose(x: Float[Tensor, "row column"]) -> Float[Tensor, "column row"]:
-    """The contiguous transpose."""
-    result = _Transpose.apply(x)
-    assert isinstance(result, Tensor)
+    Args:
+        x: all levels, along the rows.
+        rows: rows of every level.
+        merged: so many levels become one tensor, the first returned; the others follow one by one.
+        batch: scenes.
+    """
+    result = _Pack.apply(x, rows, merged, batch)
+    assert isinstance(result, tuple)
     return result
 
 
 def affine(x: Float[Tensor, "*shape"], scale: float, shift: float) -> Float[Tensor, "*shape"]:
-    """scale x + shift, in one kernel."""
+    """Scale and shift in one kernel."""
     return torch.rsub(x, shift, alpha=-scale)
 
 

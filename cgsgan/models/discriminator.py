@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear
+from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear, at_least_float32
 from cgsgan.models.mapping import CameraMapping
 
 RESIDUAL_GAIN = math.sqrt(0.5)
@@ -27,16 +28,18 @@ class DiscriminatorConfig:
 
     Attributes:
         resolution: image edge length, pixels, a power of two.
-        unshuffle: 1, 2 or 4; edge length of the squares of pixels that become channels first. Saves most of the cost of
-            the finest blocks on small machines.
-        channels: channels at the input of every block and of the last layers, from ``resolution / unshuffle`` down
-            to 4 px. None: min(32768 / size, 512).
-        downsample: ``fir`` filters with [1, 3, 3, 1], as published; ``average`` pools 2 x 2, far cheaper on a CPU.
+        unshuffle: 1, 2 or 4; edge length of the squares of pixels that become channels first. Saves most of
+            the cost of the finest blocks on small machines.
+        channels: channels at the input of every block and of the last layers, from ``resolution / unshuffle``
+            down to 4 px. None: min(32768 / size, 512).
+        downsample: ``fir`` filters with [1, 3, 3, 1], as published; ``average`` pools 2 x 2, far cheaper on a
+            CPU.
         label_dim: numbers per camera label.
         camera_width: numbers of the vector that the label and the image features meet in.
         camera_layers: fully connected layers of the camera mapping after its linear embedding.
         camera_lr_multiplier: equalised learning-rate multiplier of those layers.
-        minibatch_std_group: images over which a standard deviation is taken; a batch must be a multiple of it or smaller.
+        minibatch_std_group: images over which a standard deviation is taken; a batch must be a multiple of it
+            or smaller.
         clamp: bound of the activations; needed in half precision. None: no clamp.
         half_precision_blocks: blocks, finest first, in half precision on CUDA; elsewhere all is float32.
         half_dtype: the type those blocks use; ``float16`` needs ``clamp``.
@@ -138,9 +141,7 @@ class Block(nn.Module):
         self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False)
         self.downsample = Downsample(config.downsample)
 
-    def forward(
-        self, x: Float[Tensor, "batch in height width"]
-    ) -> Float[Tensor, "batch out out_height out_width"]:
+    def forward(self, x: Float[Tensor, "batch in height width"]) -> Float[Tensor, "batch out out_height out_width"]:
         """Apply the block in the dtype of ``x``."""
         skip = self.skip(self.downsample.decimate(x), gain=RESIDUAL_GAIN)
         return skip + self.downsample.convolve(self.conv0(x), self.conv1)
@@ -158,7 +159,7 @@ class Epilogue(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel 4 4"]) -> Float[Tensor, "batch camera"]:
         """Features to the vector that is projected on the camera's."""
-        x = append_minibatch_std(x.float(), self.group)
+        x = append_minibatch_std(at_least_float32(x), self.group)
         return self.out(self.fc(self.conv(x).flatten(1)))
 
 
@@ -183,10 +184,10 @@ class Discriminator(nn.Module):
             activation="leaky_relu",
             clamp=config.clamp,
         )
-        self.blocks = nn.ModuleList(Block(a, b, config) for a, b in zip(channels[:-1], channels[1:]))
+        self.blocks = nn.ModuleList(Block(a, b, config) for a, b in pairwise(channels))
         self.dead_block = None
         if config.dead_block:
-            self.dead_block = Block(*channels[-2:], config).requires_grad_(False)
+            self.dead_block = Block(channels[-2], channels[-1], config).requires_grad_(False)
         self.camera = CameraMapping(
             config.label_dim,
             config.camera_width,
@@ -197,7 +198,7 @@ class Discriminator(nn.Module):
         self.register_buffer("label_mean", torch.zeros(config.label_dim))
         self.register_buffer("label_std", torch.ones(config.label_dim))
 
-    def set_label_statistics(self, mean: Float[Tensor, "label"], std: Float[Tensor, "label"]) -> None:
+    def set_label_statistics(self, mean: Float[Tensor, " label"], std: Float[Tensor, " label"]) -> None:
         """Standardise camera labels by these; columns that hardly vary (std < 1e-4) are only centred.
 
         Raises:
@@ -226,17 +227,17 @@ class Discriminator(nn.Module):
         self._check(images, camera_labels)
         # It chooses its own precision; an outer autocast would reach into the epilogue and its statistics.
         with torch.autocast(images.device.type, enabled=False):
-            x = to_channels_last(images.float(), self.config.unshuffle)
+            x = to_channels_last(at_least_float32(images), self.config.unshuffle)
             half = self.config.half_precision_blocks if images.is_cuda or self.config.half_on_cpu else 0
             x = self.from_rgb(x.to(self._dtype(half > 0)))
             for index, block in enumerate(self.blocks):
                 x = block(x.to(self._dtype(index < half)))
-            labels = (camera_labels.float() - self.label_mean) / self.label_std
+            labels = (camera_labels - self.label_mean) / self.label_std
             product = self.epilogue(x) * self.camera(labels)
             return product.sum(dim=1, keepdim=True) * (1 / math.sqrt(self.config.camera_width))
 
     def _dtype(self, half: bool) -> torch.dtype:
-        return getattr(torch, self.config.half_dtype) if half else torch.float32
+        return getattr(torch, self.config.half_dtype) if half else self.label_mean.dtype
 
     def _check(self, images: Tensor, camera_labels: Tensor) -> None:
         size = self.config.resolution
@@ -263,7 +264,8 @@ def to_channels_last(
 def append_minibatch_std(
     x: Float[Tensor, "batch channel height width"], group: int
 ) -> Float[Tensor, "batch channels_and_one height width"]:
-    """Append the standard deviation over a group of images, averaged over channels and pixels (Karras et al. 2018).
+    """Append the standard deviation over a group of images, averaged over channels and pixels (Karras et al.
+    2018).
 
     Members of a group are interleaved: with n groups, images i, i + n, i + 2 n...
 

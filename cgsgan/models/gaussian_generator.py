@@ -20,14 +20,15 @@ class GaussianGeneratorConfig:
     """The generator; defaults are the published network for 512 px with its dead parts left out.
 
     Attributes:
-        resolution: image edge length the levels are made for, pixels: a power of two, 32..2048. Gaussians can be
-            rendered at any size; this sets their number and how fine they may become.
+        resolution: image edge length the levels are made for, pixels: a power of two, 32..2048. Gaussians can
+            be rendered at any size; this sets their number and how fine they may become.
         mapping: latents to styles.
         points: the tokens.
         transformer: the blocks.
         anchors: the levels.
-        xyz_group: what gets the separate position learning rate: the ``points`` alone, or ``points_and_heads``, the
-            published rule (every parameter with "xyz" in its name, so the position heads too).
+        xyz_group: what gets the separate position learning rate: the ``points`` alone, or
+            ``points_and_heads``, the published rule (every parameter with "xyz" in its name, so the position
+            heads too).
     """
 
     resolution: int = 512
@@ -39,9 +40,7 @@ class GaussianGeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.resolution not in (32, 64, 128, 256, 512, 1024, 2048):
-            raise ValueError(
-                f"generator: resolution must be a power of two from 32 to 2048, got {self.resolution}"
-            )
+            raise ValueError(f"generator: resolution must be a power of two from 32 to 2048, got {self.resolution}")
 
 
 class GaussianGenerator(nn.Module):
@@ -107,14 +106,10 @@ class GaussianGenerator(nn.Module):
             )
         positions, features = self.points()
         gaussians, anchors = self.decoder(self.transformer(features, ws), positions)
-        return GeneratorOutput(
-            gaussians=gaussians, anchors=anchors, level_sizes=self.decoder.level_sizes, ws=ws
-        )
+        return GeneratorOutput(gaussians=gaussians, anchors=anchors, level_sizes=self.decoder.level_sizes, ws=ws)
 
     def position_parameters(self) -> list[nn.Parameter]:
         """The parameters with a learning rate of their own, by ``config.xyz_group``."""
-        parameters = [self.points.xyz]
-        if self.config.xyz_group == "points_and_heads":
-            for level in self.decoder.levels:
-                parameters += [level.heads.xyz_weight, level.heads.xyz_bias]
-        return parameters
+        if self.config.xyz_group == "points":
+            return [self.points.xyz]
+        return [self.points.xyz, *self.decoder.position_head_parameters()]

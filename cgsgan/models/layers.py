@@ -1,8 +1,8 @@
-"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1): weights are stored with unit variance
-and scaled at run time, so that one learning rate suits every layer.
+"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1): weights are stored with unit
+variance and scaled at run time, so that one learning rate suits every layer.
 
-Gains (equalisation, sqrt(2) of the activation, sqrt(1/2) of a residual sum) are folded into the weights: they are
-far smaller than the activations, and the leaky ReLU is positively homogeneous.
+Gains (equalisation, sqrt(2) of the activation, sqrt(1/2) of a residual sum) are folded into the weights: they
+are far smaller than the activations, and the leaky ReLU is positively homogeneous.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ LEAKY_SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2.0)
 """Leaky ReLU and GELU outputs are multiplied by this to keep the variance."""
 
+TINY = 1e-30
+"""Added under square roots, which have no gradient at 0; its own root vanishes beside the epsilons in use."""
+
 Activation = Literal["linear", "leaky_relu"]
 
 
 class EqualizedLinear(nn.Module):
-    """A fully connected layer, ``y = activation(x (W m / sqrt(in))^T + b m)`` with learning-rate multiplier m.
+    """A fully connected layer, ``y = activation(x (W m / sqrt(in))^T + b m)`` with learning-rate multiplier
+    m.
 
     Args:
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
         activation: ``leaky_relu`` has slope 0.2 and gain sqrt(2).
         lr_multiplier: m; stored weights have standard deviation ``weight_gain / m``.
-        weight_gain: standard deviation of the effective weights before 1 / sqrt(in); 0 makes the layer start at its bias.
+        weight_gain: standard deviation of the effective weights before 1 / sqrt(in); 0 makes the layer start
+            at its bias.
         bias_init: stored bias; its effect is ``bias_init * m``.
     """
 
@@ -51,7 +56,7 @@ class EqualizedLinear(nn.Module):
         self.weight_scale = lr_multiplier / math.sqrt(in_features)
         self.bias_scale = lr_multiplier
 
-    def scaled(self, gain: float = 1.0) -> tuple[Float[Tensor, "out in"], Float[Tensor, "out"]]:
+    def scaled(self, gain: float = 1.0) -> tuple[Float[Tensor, "out in"], Float[Tensor, " out"]]:
         """Effective weight and bias, times ``gain`` (of whatever follows the layer)."""
         bias_gain = self.bias_scale * gain
         bias = self.bias if bias_gain == 1.0 else self.bias * bias_gain
@@ -65,7 +70,8 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """A square convolution, ``activation(conv(x, W / sqrt(in k^2)) + b)``, zero-padded to keep the size at stride 1.
+    """A square convolution, ``activation(conv(x, W / sqrt(in k^2)) + b)``, zero-padded to keep the size at
+    stride 1.
 
     Args:
         in_channels: channels of the input.
@@ -113,6 +119,11 @@ class EqualizedConv2d(nn.Module):
         if self.activation == "leaky_relu":
             y = functional.leaky_relu_(y, LEAKY_SLOPE)
         return y if self.clamp is None else y.clamp(-self.clamp * gain, self.clamp * gain)
+
+
+def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision raised to float32; float32 and float64 as they are."""
+    return x.float() if x.element_size() < 4 else x
 
 
 def normalize_second_moment(x: Float[Tensor, "*batch channel"]) -> Float[Tensor, "*batch channel"]:

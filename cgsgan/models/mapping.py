@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cgsgan.models.layers import EqualizedLinear, normalize_second_moment
+from cgsgan.models.layers import EqualizedLinear, at_least_float32, normalize_second_moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,9 @@ class MappingConfig:
         w_dim: numbers in a style vector w, and width of the layers.
         layers: fully connected layers.
         lr_multiplier: equalised learning-rate multiplier of those layers.
-        label_dim: 0, or the width of the pose input that the published CGS-GAN networks carry (25). They always feed it
-            zeros, so only its bias takes part; its weight is kept frozen, for their weights' sake.
+        label_dim: 0, or the width of the pose input that the published CGS-GAN networks carry (25). They
+            always feed it zeros, so only its bias takes part; its weight is kept frozen, for their weights'
+            sake.
         w_average_decay: share of the running mean of w that an update keeps.
     """
 
@@ -44,8 +46,7 @@ class MappingLayers(nn.Module):
         super().__init__()
         sizes = [in_features] + [width] * layers
         self.layers = nn.ModuleList(
-            EqualizedLinear(a, b, activation="leaky_relu", lr_multiplier=lr_multiplier)
-            for a, b in zip(sizes[:-1], sizes[1:])
+            EqualizedLinear(a, b, activation="leaky_relu", lr_multiplier=lr_multiplier) for a, b in pairwise(sizes)
         )
 
     def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
@@ -72,9 +73,7 @@ class Mapping(nn.Module):
         self.embed = EqualizedLinear(config.label_dim, config.w_dim) if config.label_dim else None
         if self.embed is not None:
             self.embed.weight.requires_grad_(False)
-        self.body = MappingLayers(
-            in_features, config.w_dim, layers=config.layers, lr_multiplier=config.lr_multiplier
-        )
+        self.body = MappingLayers(in_features, config.w_dim, layers=config.layers, lr_multiplier=config.lr_multiplier)
         self.register_buffer("w_average", torch.zeros(config.w_dim))
 
     def forward(
@@ -97,11 +96,9 @@ class Mapping(nn.Module):
             ValueError: when z does not have ``z_dim`` numbers per row.
         """
         if z.shape[-1] != self.config.z_dim:
-            raise ValueError(
-                f"mapping: expected z of shape [batch, {self.config.z_dim}], got {list(z.shape)}"
-            )
+            raise ValueError(f"mapping: expected z of shape [batch, {self.config.z_dim}], got {list(z.shape)}")
         with torch.autocast(z.device.type, enabled=False):
-            x = normalize_second_moment(z.float())
+            x = normalize_second_moment(at_least_float32(z))
             if self.embed is not None:
                 label = normalize_second_moment(self.embed.scaled()[1])
                 x = torch.cat([x, label.expand(len(x), -1)], dim=-1)

@@ -20,13 +20,14 @@ class PointsConfig:
 
     Attributes:
         count: points, which are the tokens.
-        start: ``shell`` puts every point at root mean square coordinate ``radius`` (a sphere of sqrt(3) radius), as
-            published; ``ball`` fills a ball of that radius evenly, which suits small nets.
+        start: ``shell`` puts every point at root mean square coordinate ``radius`` (a sphere of sqrt(3)
+            radius), as published; ``ball`` fills a ball of that radius evenly, which suits small nets.
         radius: world units, before the tanh that keeps points inside the unit box.
-        features: the half of the input that is not sin(Linear(P)). ``lines``: one learned line of features per axis,
-            read at the coordinate; ``tokens``: free numbers per point.
-        line_axis: ``corrected`` reads the lines along the coordinate. ``official`` reproduces the published networks,
-            which index the wrong axis of the table: only its two middle cells are alive, weighted by 1 - |P| / 2.
+        features: the half of the input that is not sin(Linear(P)). ``lines``: one learned line of features
+            per axis, read at the coordinate; ``tokens``: free numbers per point.
+        line_axis: ``corrected`` reads the lines along the coordinate. ``official`` reproduces the published
+            networks, which index the wrong axis of the table: only its two middle cells are alive, weighted
+            by 1 - |P| / 2.
         line_cells: cells per line.
     """
 

@@ -22,9 +22,9 @@ def published_generator(resolution: int, *, official: bool = False) -> GaussianG
 
     Args:
         resolution: 256, 512, 1024 or 2048 pixels.
-        official: the form of the published weights, with what is dead or defective in them: the line table read along
-            the wrong axis, anchor heads at the last level, a pose input that sees zeros, and the separate learning
-            rate for everything with "xyz" in its name.
+        official: the form of the published weights, with what is dead or defective in them: the line table
+            read along the wrong axis, anchor heads at the last level, a pose input that sees zeros, and the
+            separate learning rate for everything with "xyz" in its name.
 
     Raises:
         ValueError: for another resolution.
@@ -87,9 +87,6 @@ def quickstart_discriminator(resolution: int = 64) -> DiscriminatorConfig:
 
 PRESETS: dict[str, tuple[GaussianGeneratorConfig, DiscriminatorConfig]] = {
     "quickstart": (quickstart_generator(), quickstart_discriminator()),
-    **{
-        f"cgsgan-{size}": (published_generator(size), published_discriminator(size))
-        for size in PUBLISHED_RESOLUTIONS
-    },
+    **{f"cgsgan-{size}": (published_generator(size), published_discriminator(size)) for size in PUBLISHED_RESOLUTIONS},
 }
 """Generator and discriminator by name."""

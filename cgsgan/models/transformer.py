@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgsgan.models.layers import ACTIVATION_GAIN, EqualizedLinear
+from cgsgan.models.layers import ACTIVATION_GAIN, TINY, EqualizedLinear, at_least_float32
 
 STYLES_PER_BLOCK = 6
 """In the order of the merged parameter: gamma_1, beta_1, gamma_2, beta_2, layer_scale_1, layer_scale_2."""
@@ -38,9 +38,7 @@ class TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"transformer: heads ({self.heads}) must divide width ({self.width})")
         if min(self.mlp_ratio, self.first_blocks, self.blocks_per_level) < 1:
-            raise ValueError(
-                f"transformer: mlp_ratio, first_blocks and blocks_per_level must be >= 1, got {self}"
-            )
+            raise ValueError(f"transformer: mlp_ratio, first_blocks and blocks_per_level must be >= 1, got {self}")
 
     def block_count(self, levels: int) -> int:
         """Blocks of a transformer that feeds so many levels; one row of ws each."""
@@ -50,7 +48,8 @@ class TransformerConfig:
 class Styles(nn.Module):
     """All affine maps from w of all blocks, as one batched product.
 
-    gamma starts at 1, beta at 0, layer scales at exactly 0 with zero weights: every block starts as the identity.
+    gamma starts at 1, beta at 0, layer scales at exactly 0 with zero weights: every block starts as the
+    identity.
     """
 
     def __init__(self, blocks: int, w_dim: int, width: int) -> None:
@@ -66,7 +65,7 @@ class Styles(nn.Module):
     def forward(self, ws: Float[Tensor, "batch block w_dim"]) -> Float[Tensor, "block six batch 1 width"]:
         """Styles of every block, ready to be broadcast over tokens."""
         with torch.autocast(ws.device.type, enabled=False):
-            inputs = ws.float().transpose(0, 1) * (1 / math.sqrt(ws.shape[-1]))
+            inputs = at_least_float32(ws).transpose(0, 1) * (1 / math.sqrt(ws.shape[-1]))
             styles = torch.baddbmm(self.bias[:, None], inputs, self.weight.mT)
         return styles.unflatten(-1, (STYLES_PER_BLOCK, 1, self.width)).transpose(1, 2)
 
@@ -78,8 +77,9 @@ def modulated_norm(
 ) -> Float[Tensor, "batch token channel"]:
     """Adaptive instance norm over the TOKENS of each channel: gamma (x - mean) / (std + 1e-8) + beta, in float32."""
     with torch.autocast(x.device.type, enabled=False):
-        centered = x.float() - x.float().mean(dim=1, keepdim=True)
-        deviation = centered.square().mean(dim=1, keepdim=True).sqrt()
+        x = at_least_float32(x)
+        centered = x - x.mean(dim=1, keepdim=True)
+        deviation = (centered.square().mean(dim=1, keepdim=True) + TINY).sqrt()
         return torch.addcmul(beta, centered, gamma / (deviation + 1e-8))
 
 
@@ -98,7 +98,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "#batch token width"], styles: Float[Tensor, "six batch 1 width"]
     ) -> Float[Tensor, "batch token width"]:
-        """x + scale_1 attention(norm_1 x), then the same with the MLP."""
+        """Compute x + scale_1 attention(norm_1 x), then the same with the MLP."""
         gamma_1, beta_1, gamma_2, beta_2, scale_1, scale_2 = styles.unbind(0)
         x = torch.addcmul(x, self._attend(modulated_norm(x, gamma_1, beta_1)), scale_1)
         return torch.addcmul(x, self._transform(modulated_norm(x, gamma_2, beta_2)), scale_2)

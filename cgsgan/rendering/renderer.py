@@ -32,5 +32,6 @@ class Renderer(Protocol):
             size: width and height in pixels.
             backgrounds: solid colours, always explicit.
             depth: also give expected depth.
+
         """
         ...

@@ -23,6 +23,7 @@ class SplattingConfig:
         far_plane: nor are those beyond this depth.
         antialiased: compensate opacities for the dilation (Mip-Splatting). Published CGS-GANs were trained without.
         backend: which rasterizer; ``auto`` takes the fastest one for the tensors' device.
+
     """
 
     eps2d: float = 0.3
@@ -40,6 +41,7 @@ class SplattingRenderer:
         training_size: image size in pixels at which the generator was trained. Rendering at ``size`` pixels uses
             ``eps2d * (size / training_size)^2``: the dilation keeps its size in the scene, and a head looks the same
             at every zoom.
+
     """
 
     def __init__(self, config: SplattingConfig, training_size: int) -> None:

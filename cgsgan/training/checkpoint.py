@@ -43,6 +43,7 @@ class GeneratorFile:
         config: the experiment's resolved config as plain data.
         images_seen: how far the run was.
         weights: the averaged generator's state.
+
     """
 
     config: dict[str, Any]
@@ -57,19 +58,19 @@ class TrainingState:
     Attributes:
         tensors: names to tensors, see :func:`flatten_optimizer`.
         progress: JSON-able: step, images seen, position in the data.
+
     """
 
     tensors: dict[str, Tensor]
     progress: dict[str, Any]
 
 
-def save_checkpoint(
-    folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0
-) -> Path:
+def save_checkpoint(folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0) -> Path:
     """Write a checkpoint folder atomically below ``folder`` and remove old ones beyond ``keep``.
 
     Returns:
         The new checkpoint's folder.
+
     """
     target = folder / f"kimg-{generator.images_seen / 1000:09.3f}"
     partial = folder / f".{target.name}.partial"
@@ -111,6 +112,7 @@ def find_generator(path: Path | str) -> Path:
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
+
     """
     path = Path(path)
     if path.is_file():
@@ -130,6 +132,7 @@ def read_generator(path: Path | str) -> GeneratorFile:
 
     Raises:
         CheckpointError: when the file is not one of ours, is damaged, or comes from a newer version.
+
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -157,6 +160,7 @@ def read_training_state(checkpoint: Path) -> TrainingState:
 
     Raises:
         CheckpointError: when a file is missing or damaged.
+
     """
     try:
         progress = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))

@@ -32,6 +32,7 @@ class FakeDraws:
         z: latents.
         camera_labels: an independent label for each view: the views of a scene are not correlated.
         backgrounds: uniform random colours in [0, 1].
+
     """
 
     z: Float[Tensor, "batch z_dim"]
@@ -45,9 +46,7 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def draw_fakes(
-    generator: torch.Generator, labels: LabelPool, *, batch_size: int, views: int, z_dim: int
-) -> FakeDraws:
+def draw_fakes(generator: torch.Generator, labels: LabelPool, *, batch_size: int, views: int, z_dim: int) -> FakeDraws:
     """Draw for a whole batch of ``batch_size`` scenes over all processes."""
     return FakeDraws(
         z=torch.randn(batch_size, z_dim, generator=generator),

@@ -35,6 +35,7 @@ class Updater:
         base_rates: learning rate of each parameter group at full strength.
         clip_norm: 0 is off.
         accelerator: averages gradients over processes.
+
     """
 
     parameters: list[nn.Parameter]
@@ -51,6 +52,7 @@ class Updater:
 
         Returns:
             The norm of the averaged gradient before clipping.
+
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         average_over_processes(self.accelerator, gradients)

@@ -20,6 +20,7 @@ class RunFolder:
 
     Attributes:
         path: the folder itself.
+
     """
 
     path: Path
@@ -49,6 +50,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: when there is none.
+
         """
         found = list_checkpoints(self.checkpoints)
         if not found:
@@ -60,6 +62,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: when the folder already holds something.
+
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunFolderError(

@@ -31,6 +31,7 @@ class FakeImages:
     Attributes:
         images: one view of each identity, in [0, 1].
         camera_labels: the labels they were rendered with.
+
     """
 
     images: Float[Tensor, "batch 3 height width"]
@@ -48,6 +49,7 @@ class AdversarialSteps:
         size: image size in pixels.
         loss: weights.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
+
     """
 
     generator: nn.Module
@@ -66,6 +68,7 @@ class AdversarialSteps:
             draws: B latents with V cameras and backgrounds each.
             images_seen: for the blur schedule.
             keep_view: also give the pictures of this view, for the discriminator's step.
+
         """
         self.discriminator.requires_grad_(False)
         output = self._generate(draws.z)

@@ -24,8 +24,8 @@ class RunningMeans:
     def add(self, stats: Mapping[str, Tensor]) -> None:
         """Add one step's scalars."""
         for name, value in stats.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            scalar = value.detach().float()
+            self._sums[name] = self._sums[name] + scalar if name in self._sums else scalar
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
@@ -42,6 +42,7 @@ class Tracker:
         log: the JSON-lines file, appended to.
         total_kimg: length of the bar.
         active: False in processes other than the main one.
+
     """
 
     def __init__(self, log: Path, *, total_kimg: float, active: bool) -> None:
@@ -106,6 +107,7 @@ def check_finite(means: Mapping[str, float], kimg: float) -> None:
 
     Raises:
         FloatingPointError: names the quantities and the place.
+
     """
     broken = [name for name, value in means.items() if not torch.isfinite(torch.tensor(value))]
     if broken:

@@ -23,7 +23,7 @@ from cgsgan.training.checkpoint import (
 )
 from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
 from cgsgan.training.ema import make_ema, update_ema
-from cgsgan.training.optimization import Updater, discriminator_updater, generator_updater
+from cgsgan.training.optimization import discriminator_updater, generator_updater
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.schedules import ema_beta, learning_rate_factor
 from cgsgan.training.settings import TrainingConfig
@@ -70,6 +70,7 @@ class Milestones:
     Attributes:
         sample: writes a contact sheet of the averaged generator for this many images seen; says where.
         config: the resolved config as plain data, for checkpoints.
+
     """
 
     sample: Callable[[nn.Module, int], str]
@@ -90,6 +91,7 @@ class Trainer:
 
     Raises:
         ValueError: when the batch does not divide over the processes.
+
     """
 
     def __init__(
@@ -179,9 +181,7 @@ class Trainer:
             generator = GeneratorFile(
                 config=self.milestones.config, images_seen=self.images_seen, weights=self.ema.state_dict()
             )
-            save_checkpoint(
-                self.run.checkpoints, generator, self._state(), keep=self.config.keep_checkpoints
-            )
+            save_checkpoint(self.run.checkpoints, generator, self._state(), keep=self.config.keep_checkpoints)
         self._saved_at = self.images_seen
         self.accelerator.wait_for_everyone()
 

@@ -40,7 +40,9 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str], *words: str) -> N
 
 
 def test_a_run_leaves_pictures_a_turntable_and_a_ply(run_folder: Path):
-    assert {"config.yaml", "log.jsonl", "grid.png", "turntable.webp", "head.ply"} <= {p.name for p in run_folder.iterdir()}
+    assert {"config.yaml", "log.jsonl", "grid.png", "turntable.webp", "head.ply"} <= {
+        p.name for p in run_folder.iterdir()
+    }
     assert list((run_folder / "samples").iterdir())
     assert len(list((run_folder / "checkpoints").iterdir())) == 2
 
@@ -87,7 +89,11 @@ def test_a_truncated_checkpoint_is_refused(run_folder: Path, capsys: pytest.Capt
     ],
 )
 def test_mistakes_get_one_line(
-    argv: list[str], words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    argv: list[str],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
     monkeypatch.chdir(ROOT)
     if argv[0] == "train" and "--resume" not in argv and "no.yaml" not in argv:
@@ -100,7 +106,8 @@ def test_wrong_options_exit_without_a_traceback(tmp_path: Path):
     for options in (["--training.kimg", "many"], ["--trainin.kimg", "3"]):
         done = subprocess.run(
             [sys.executable, "train.py", *options, "--out", str(tmp_path / "o")],
-            cwd=ROOT, capture_output=True, text=True, timeout=120,
+            check=False,
+            check=False, cwd=ROOT, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 2
         assert "Traceback" not in done.stderr + done.stdout

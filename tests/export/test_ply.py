@@ -77,9 +77,7 @@ def test_layout_is_the_inria_one(tmp_path: Path) -> None:
     header, _, body = data.partition(b"end_header\n")
     lines = header.decode().splitlines()
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    assert [line.split() for line in lines if line.startswith("property")] == [
-        ["property", "float", n] for n in NAMES
-    ]
+    assert [line.split() for line in lines if line.startswith("property")] == [["property", "float", n] for n in NAMES]
     assert len(body) == 5 * 68
     row = dict(zip(NAMES, np.frombuffer(body, "<f4").reshape(5, 17)[2].tolist()))
     assert (row["nx"], row["ny"], row["nz"]) == (0, 0, 0)
@@ -188,9 +186,7 @@ def test_other_precisions_and_gradients_are_accepted(tmp_path: Path, dtype: torc
         ({"colors": torch.zeros(50, 4)}, "3 colour channels"),
     ],
 )
-def test_write_refuses_what_is_no_scene(
-    tmp_path: Path, change: dict[str, torch.Tensor], message: str
-) -> None:
+def test_write_refuses_what_is_no_scene(tmp_path: Path, change: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_ply(tmp_path / "a.ply", replace(random_scene(), **change))
     assert list(tmp_path.iterdir()) == []
@@ -234,9 +230,7 @@ def test_other_writers_order_and_extras(tmp_path: Path, kind: str, newline: str)
     names = ["curvature", *sorted(NAMES, reverse=True)]
     names = [n for n in names if not n.startswith("n")]  # normals are optional
     table = np.stack([rows.get(n, np.full(3, 9.0)) for n in names], axis=1)
-    header, _, body = ply_bytes(names, table, kind=kind, extra="comment from elsewhere\n").partition(
-        b"end_header\n"
-    )
+    header, _, body = ply_bytes(names, table, kind=kind, extra="comment from elsewhere\n").partition(b"end_header\n")
     text = header.decode() + "end_header\n"
     (tmp_path / "a.ply").write_bytes(text.replace("\n", newline).encode() + body)
     scene = read_ply(tmp_path / "a.ply", axes="opengl")
@@ -247,9 +241,7 @@ def test_other_writers_order_and_extras(tmp_path: Path, kind: str, newline: str)
 
 def test_elements_around_the_vertices_are_skipped(tmp_path: Path) -> None:
     rows = valid_rows()
-    data = ply_bytes(
-        NAMES, np.stack([rows[n] for n in NAMES], axis=1), extra="element camera 2\nproperty uchar k\n"
-    )
+    data = ply_bytes(NAMES, np.stack([rows[n] for n in NAMES], axis=1), extra="element camera 2\nproperty uchar k\n")
     header, mark, body = data.partition(b"end_header\n")
     header += b"element face 1\nproperty list uchar int vertex_indices\n"
     (tmp_path / "a.ply").write_bytes(header + mark + b"\1\2" + body + b"\3" + bytes(12))
@@ -292,9 +284,7 @@ def damaged(name: str) -> bytes:
         "inf": with_value("f_dc_0", math.inf),
         "infinite scale": with_value("scale_1", 120.0),
         "f_rest": ply_bytes(rest, np.ones((3, len(rest)))),
-        "compressed": good.replace(
-            b"element vertex", b"element chunk 0\nproperty float min_x\nelement vertex"
-        ),
+        "compressed": good.replace(b"element vertex", b"element chunk 0\nproperty float min_x\nelement vertex"),
         "garbage line": good.replace(b"property float nx", b"proprety float nx"),
         "property first": b"ply\nformat binary_little_endian 1.0\nproperty float x\nend_header\n",
     }[name]

@@ -48,9 +48,7 @@ def render(
     for i in np.argsort(depths, kind="stable"):
         if not near <= depths[i] <= far:
             continue
-        center, z, cov = project_splat(
-            scene["means"][i], scene["quats"][i], scene["scales"][i], viewmat, K, size
-        )
+        center, z, cov = project_splat(scene["means"][i], scene["quats"][i], scene["scales"][i], viewmat, K, size)
         dilated = cov + eps2d * np.eye(2)
         opacity = scene["opacities"][i]
         if antialiased:

@@ -18,9 +18,7 @@ from tests.rasterizer.scenes import make_backgrounds, make_cameras, make_scene
 WIDTH, HEIGHT = 33, 18
 
 
-def make_arguments(
-    batch: tuple[int, ...] = (), count: int = 12, views: int = 2, **scene: Any
-) -> dict[str, Any]:
+def make_arguments(batch: tuple[int, ...] = (), count: int = 12, views: int = 2, **scene: Any) -> dict[str, Any]:
     flat = 1
     for size in batch:
         flat *= size
@@ -51,9 +49,7 @@ def test_import_loads_no_compiled_library():
         "print([name for name in heavy if name in sys.modules])\n"
     )
     folder = rasterizer.__path__[0].rsplit("/", 1)[0]
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[:2] == ["[]", "[]"]
 
 
@@ -81,9 +77,7 @@ def test_batch_equals_single_scenes():
     together = rasterize(**arguments, depth=True)
     for i in range(2):
         for j in range(3):
-            one: dict[str, Any] = {
-                name: x[i, j] if isinstance(x, Tensor) else x for name, x in arguments.items()
-            }
+            one: dict[str, Any] = {name: x[i, j] if isinstance(x, Tensor) else x for name, x in arguments.items()}
             alone = rasterize(**one, depth=True)
             torch.testing.assert_close(alone.colors, together.colors[i, j], rtol=0, atol=1e-6)
             assert alone.depths is not None
@@ -201,9 +195,7 @@ def test_what_is_no_tensor_is_named():
         "    print(error)\n"
     )
     folder = rasterizer.__path__[0].rsplit("/", 1)[0]
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
     assert result.stdout == "means: expected a torch.Tensor, got list\n"
 
 
@@ -225,17 +217,13 @@ def test_auto_never_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype):
-    half: dict[str, Any] = {
-        name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in make_arguments().items()
-    }
+    half: dict[str, Any] = {name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in make_arguments().items()}
     half["means"].requires_grad_()
     render = rasterize(**half)
     assert render.colors.dtype == torch.float32
     render.colors.sum().backward()
     assert half["means"].grad.dtype == dtype
-    full: dict[str, Any] = {
-        name: x.detach().float() if isinstance(x, Tensor) else x for name, x in half.items()
-    }
+    full: dict[str, Any] = {name: x.detach().float() if isinstance(x, Tensor) else x for name, x in half.items()}
     assert torch.equal(render.colors, rasterize(**full).colors)
 
 

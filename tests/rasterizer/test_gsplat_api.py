@@ -105,9 +105,7 @@ def test_colors_per_camera(batch: int | None, sh_degree: int | None):
     backgrounds = torch.rand(*lead, VIEWS, 3)
     arguments["means"].requires_grad_()
     options = {"sh_degree": sh_degree, "backgrounds": backgrounds}
-    colors, alphas, meta = rasterization(
-        **{**arguments, **options, "colors": per_camera}, render_mode="RGB+ED"
-    )
+    colors, alphas, meta = rasterization(**{**arguments, **options, "colors": per_camera}, render_mode="RGB+ED")
     assert meta["n_cameras"] == VIEWS
     assert alphas.shape == (*lead, VIEWS, HEIGHT, WIDTH, 1)
     for v in range(VIEWS):

@@ -29,9 +29,7 @@ def make_axis_scene(
         "quats": quats.clone(),
         "scales": torch.full((1, count, 3), scale, dtype=torch.float64),
         "opacities": torch.tensor([opacities], dtype=torch.float64),
-        "colors": torch.eye(count, dtype=torch.float64)[None]
-        if colors is None
-        else torch.tensor([colors]).double(),
+        "colors": torch.eye(count, dtype=torch.float64)[None] if colors is None else torch.tensor([colors]).double(),
     }
 
 
@@ -136,16 +134,12 @@ def test_background_shows_through_what_is_left():
     scene, camera = make_axis_scene([1.0], [0.75], [[1.0, 0.0, 0.0]]), make_axis_camera()
     background = torch.tensor([[[0.2, 0.4, 0.8]]], dtype=torch.float64)
     colors, alphas, _, _ = rasterize_reference(**scene, **camera, backgrounds=background)
-    torch.testing.assert_close(
-        colors[0, 0, 8, 8], torch.tensor([0.75, 0, 0]).double() + 0.25 * background[0, 0]
-    )
+    torch.testing.assert_close(colors[0, 0, 8, 8], torch.tensor([0.75, 0, 0]).double() + 0.25 * background[0, 0])
     torch.testing.assert_close(colors[0, 0, 0, 0], background[0, 0])
     assert alphas[0, 0, 0, 0] == 0
 
 
-@pytest.mark.parametrize(
-    ("depth", "drawn"), [(0.99, False), (1.0, True), (3.0, True), (3.01, False), (-2.0, False)]
-)
+@pytest.mark.parametrize(("depth", "drawn"), [(0.99, False), (1.0, True), (3.0, True), (3.01, False), (-2.0, False)])
 def test_near_and_far_planes_are_inclusive(depth: float, drawn: bool):
     scene = make_axis_scene([depth], [0.5])
     _, alphas, _, info = rasterize_reference(**scene, **make_axis_camera(), near_plane=1.0, far_plane=3.0)
@@ -209,9 +203,7 @@ def test_antialiasing_dims_by_the_area_of_the_filter(scale: float):
 def test_moving_scene_and_camera_together_changes_nothing():
     scene = make_scene("normal", dtype=torch.float64)
     cameras = make_cameras(width=WIDTH, height=HEIGHT, dtype=torch.float64)
-    w, x, y, z = torch.nn.functional.normalize(
-        torch.tensor([0.3, -0.5, 0.8, 0.2], dtype=torch.float64), dim=0
-    )
+    w, x, y, z = torch.nn.functional.normalize(torch.tensor([0.3, -0.5, 0.8, 0.2], dtype=torch.float64), dim=0)
     turn = torch.stack(
         [
             torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]),
@@ -247,9 +239,7 @@ def test_shifting_the_principal_point_by_whole_pixels_shifts_the_image():
     cameras = make_cameras(width=WIDTH, height=HEIGHT, views=1, dtype=torch.float64)
     before = rasterize_reference(**scene, **cameras, width=WIDTH, height=HEIGHT)[0]
     shifted = cameras["Ks"] + torch.tensor([[0, 0, 5.0], [0, 0, -3.0], [0, 0, 0]])
-    after = rasterize_reference(
-        **scene, viewmats=cameras["viewmats"], Ks=shifted, width=WIDTH, height=HEIGHT
-    )[0]
+    after = rasterize_reference(**scene, viewmats=cameras["viewmats"], Ks=shifted, width=WIDTH, height=HEIGHT)[0]
     torch.testing.assert_close(after[:, :, :-3, 5:], before[:, :, 3:, :-5], rtol=0, atol=1e-12)
 
 
@@ -285,10 +275,7 @@ def test_projections_that_overflow_are_dropped_and_counted():
 
 @pytest.mark.parametrize("backgrounds", [None, torch.tensor([[[0.1, 0.2, 0.3]]])])
 def test_empty_scene_is_background(backgrounds: Tensor | None):
-    scene = {
-        name: tensor[:, :0].float()
-        for name, tensor in make_axis_scene([1.0], [1.0], [[1.0, 1.0, 1.0]]).items()
-    }
+    scene = {name: tensor[:, :0].float() for name, tensor in make_axis_scene([1.0], [1.0], [[1.0, 1.0, 1.0]]).items()}
     camera = make_axis_camera(torch.float32)
     colors, alphas, depths, info = rasterize_reference(**scene, **camera, backgrounds=backgrounds, depth=True)
     assert depths is not None

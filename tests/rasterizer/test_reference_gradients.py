@@ -47,13 +47,13 @@ def check_gradients(kind: str, options: dict[str, Any], wanted: str, seed: int) 
 
     value = inputs[wanted].requires_grad_()
     assert torch.autograd.grad(loss(value), value)[0].abs().max() > 1e-3
-    assert torch.autograd.gradcheck(loss, (value,), eps=1e-6, atol=1e-5, rtol=1e-4)
+    # Hundreds of coefficients are checked along a random direction, smaller inputs number by number.
+    fast = value.numel() > 60
+    assert torch.autograd.gradcheck(loss, (value,), eps=1e-6, atol=1e-5, rtol=1e-4, fast_mode=fast)
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "wanted", ["means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds"]
-)
+@pytest.mark.parametrize("wanted", ["means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds"])
 def test_gradients_equal_finite_differences(case: str, wanted: str):
     kind, options = CASES[case]
     check_gradients(kind, options, wanted, seed=3)
@@ -70,9 +70,7 @@ def test_limited_jacobian_is_reached():
     K = cameras["Ks"][0]
     focal, center = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1), K[:, :2, 2]
     margin = 0.15 * size / focal
-    outside = (slopes < (-center / focal - margin)[:, None]) | (
-        slopes > ((size - center) / focal + margin)[:, None]
-    )
+    outside = (slopes < (-center / focal - margin)[:, None]) | (slopes > ((size - center) / focal + margin)[:, None])
     beyond = (outside.any(-1) & (points[..., 2] > 0.01)).any(0).nonzero().squeeze(-1)
     assert len(beyond) > 0
     alone = {name: tensor[:, beyond] for name, tensor in scene.items()}
@@ -106,10 +104,7 @@ def test_extra_coefficients_are_ignored_with_zero_gradient():
 
 def test_gradients_through_groups_of_tiles_equal_those_of_one_group(monkeypatch: pytest.MonkeyPatch):
     def gradients() -> tuple[Tensor, ...]:
-        scene = {
-            name: tensor.requires_grad_()
-            for name, tensor in make_scene("normal", dtype=torch.float64).items()
-        }
+        scene = {name: tensor.requires_grad_() for name, tensor in make_scene("normal", dtype=torch.float64).items()}
         cameras = make_cameras(width=70, height=50, dtype=torch.float64)
         colors = rasterize_reference(**scene, **cameras, width=70, height=50)[0]
         return torch.autograd.grad(colors.square().sum(), list(scene.values()))

@@ -48,8 +48,7 @@ def test_colors_are_shifted_and_cut_at_zero(sh_degree: int):
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
     orders = [(degree, order) for degree in range(sh_degree + 1) for order in range(-degree, degree + 1)]
     values = np.full(colors.shape, 0.5) + sum(
-        real_harmonic(*orders[k], directions)[:, None] * coeffs.detach().numpy()[:, k]
-        for k in range(len(orders))
+        real_harmonic(*orders[k], directions)[:, None] * coeffs.detach().numpy()[:, k] for k in range(len(orders))
     )
     np.testing.assert_allclose(colors.detach().numpy(), np.maximum(values, 0), rtol=0, atol=1e-12)
     assert (values < 0).any()

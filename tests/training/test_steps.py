@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +12,7 @@ from cgsgan.losses.adversarial import generator_loss
 from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.training.schedules import blur, blur_sigma
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import tiny_config, tiny_draws, tiny_reals, tiny_steps
+from tests.tiny_experiment import tiny_config, tiny_draws, tiny_reals, tiny_steps
 
 
 @pytest.fixture
@@ -25,7 +22,7 @@ def reference_config():
 
 
 def test_multiview_gradient_is_that_of_the_mean_of_the_view_losses(reference_config):
-    config, views, seen = reference_config, 3, 10_000
+    config, views, seen = reference_config, 3, 10
     draws = tiny_draws(config, views, torch.float64)
     steps = tiny_steps(config, torch.float64)
     steps.generator_gradients(draws, seen)
@@ -141,9 +138,7 @@ def test_discriminator_is_untouched_by_the_generator_step_and_vice_versa():
 
 def test_penalty_is_half_gamma_times_interval_of_the_squared_gradient():
     config = tiny_config()
-    config = replace(
-        config, training=replace(config.training, loss=replace(config.training.loss, blur_fade_kimg=0.0))
-    )
+    config = replace(config, training=replace(config.training, loss=replace(config.training.loss, blur_fade_kimg=0.0)))
     steps, reals = tiny_steps(config), tiny_reals(config)
     stats = steps.penalty_gradients(reals, 0)
     step = {name: p.grad.clone() for name, p in steps.discriminator.named_parameters() if p.grad is not None}

@@ -10,8 +10,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import tiny_config, tiny_trainer
+from tests.tiny_experiment import tiny_config, tiny_trainer
 
 
 def main(out: str) -> None:
@@ -38,7 +37,7 @@ def main(out: str) -> None:
                 found[f"{name}_weight.{index}"] = parameter.detach().clone()
         if accelerator.is_main_process:
             found["processes"] = torch.tensor(accelerator.num_processes)
-            save_file(found, out)
+            save_file({name: value.contiguous() for name, value in found.items()}, out)
     accelerator.end_training()
 
 

@@ -68,7 +68,7 @@ RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, f
         for (int k = 0; k < MOMENTS; ++k) all[k] = moments[k];
         for (int c = 0; c < known; ++c) all[MOMENTS + c] = v_channels[c];
         fold_all<LANES / 2, MOMENTS + known>(all);
-        for (int k = 0; k < (MOMENTS + known + LANES - 1) / LANES; ++k) store(out + k * LANES, all[k]);
+        for (int k = 0; k < (MOMENTS + known + LANES - 1) / LANES; ++k) stream(out + k * LANES, all[k]);
     } else {
         float sums[2 * LANES];
         fold_all<LANES / 2, MOMENTS>(moments);
@@ -140,6 +140,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         }
         write_instance<known>(f, moments, v_channels, f.gradients + (int64_t)entries[i].slot * f.gradient_stride);
     }
+    fence_streams();
 }
 
 }  // namespace RZ_NAMESPACE

@@ -54,6 +54,20 @@ RZ_FN VFloat load(const float* p) {
 }
 RZ_FN void store(float* p, VFloat x) { __builtin_memcpy(p, &x.v, sizeof(x.v)); }
 
+// A store past the caches, for whole cache lines that nobody reads soon; fence_streams() before others may read.
+RZ_FN void stream(float* p, VFloat x) {
+#if RZ_LANES == 16 && defined(__AVX512F__)
+    _mm512_stream_ps(p, (__m512)x.v);
+#else
+    store(p, x);
+#endif
+}
+RZ_FN void fence_streams() {
+#if RZ_LANES == 16 && defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+
 #if RZ_MASK_REGISTERS
 RZ_FN VMask operator<(VFloat a, VFloat b) { return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, _CMP_LT_OQ)}; }
 RZ_FN VMask operator<=(VFloat a, VFloat b) { return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, _CMP_LE_OQ)}; }
