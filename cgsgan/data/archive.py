@@ -49,7 +49,8 @@ def check_entry_name(name: str, location: Path) -> None:
     if not name or leaves or "\\" in name or "\0" in name:
         raise DatasetError(
             f"{location}: entry {name!r} points outside the data set; refused (expected a relative name with "
-            "forward slashes, without '..')"
+            "forward slashes, without '..')",
+            "name points outside the data set",
         )
 
 

@@ -138,11 +138,11 @@ class _Draws:
         self._columns = columns
         self._used = 0
 
-    def uniform(self, low: float, high: float) -> Tensor:
+    def uniform(self, low: int | float, high: int | float) -> Tensor:
         self._used += 1
         return low + (high - low) * self._columns[:, self._used - 1 : self._used]
 
-    def normal(self, mean: float, deviation: float, limit: float = 2.0) -> Tensor:
+    def normal(self, mean: int | float, deviation: int | float, limit: int | float = 2) -> Tensor:
         """Normal, clipped to +-``limit`` deviations."""
         value = torch.special.ndtri(self.uniform(1e-6, 1 - 1e-6))
         return mean + deviation * value.clamp(-limit, limit)

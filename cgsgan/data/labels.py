@@ -27,6 +27,7 @@ MAX_FOCAL = 50.0
 FLIPPED_ENTRIES = (1, 2, 4, 8, 3)
 """m01, m02, m10, m20, m03: what changes sign in diag(-1,1,1) M diag(-1,1,1), the mirrored camera."""
 _CX = 18
+_HUGE = 1e30
 
 
 def flip_labels(camera_labels: Float[Tensor, "*batch 25"]) -> Float[Tensor, "*batch 25"]:
@@ -77,13 +78,22 @@ def parse_label_file(content: bytes, location: Path) -> list[tuple[str, Any]]:
 
 def label_problem(numbers: Any) -> str | None:
     """What is wrong with one label, or None."""
-    if not isinstance(numbers, list) or len(numbers) != LABEL_SIZE:
-        got = f"{len(numbers)} numbers" if isinstance(numbers, list) else type(numbers).__name__
-        return f"expected {LABEL_SIZE} numbers, got {got}"
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
+    fault = _not_numbers(numbers)
+    if fault is not None:
+        return fault
+    label = np.array([numbers], dtype=np.float64)
+    return None if _faulty(label) is None else _describe(label[0])
+
+
+def _not_numbers(numbers: Any) -> str | None:
+    if not isinstance(numbers, list):
+        return f"expected {LABEL_SIZE} numbers, got {type(numbers).__name__}"
+    if len(numbers) != LABEL_SIZE:
+        return f"expected {LABEL_SIZE} numbers, got {len(numbers)} numbers"
+    # Not isinstance: JSON's true is a bool, which Python counts among the integers; its integers have no bound.
+    if not all(type(value) is float or (type(value) is int and abs(value) < _HUGE) for value in numbers):
         return "expected numbers only"
-    label = np.asarray(numbers, dtype=np.float64)
-    return None if _faulty(label[None]) is None else _describe(label)
+    return None
 
 
 def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.ndarray, "image 25"]:
@@ -94,13 +104,10 @@ def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.nda
             normalised intrinsics.
     """
     for name, numbers in pairs:
-        if not isinstance(numbers, list) or len(numbers) != LABEL_SIZE:
-            raise DatasetError(f"{location}: label of {name!r}: {label_problem(numbers)}")
-    try:
-        labels = np.array([numbers for _, numbers in pairs], dtype=np.float64)
-    except (TypeError, ValueError):
-        bad = next(name for name, numbers in pairs if label_problem(numbers) is not None)
-        raise DatasetError(f"{location}: label of {bad!r}: expected numbers only") from None
+        fault = _not_numbers(numbers)
+        if fault is not None:
+            raise DatasetError(f"{location}: label of {name!r}: {fault}")
+    labels = np.array([numbers for _, numbers in pairs], dtype=np.float64)
     first = _faulty(labels)
     if first is not None:
         raise DatasetError(f"{location}: label of {pairs[first][0]!r}: {_describe(labels[first])}")
@@ -131,8 +138,8 @@ def _checks(labels: Float64[np.ndarray, "image 25"]) -> dict[str, np.ndarray]:
 
 def _faulty(labels: Float64[np.ndarray, "image 25"]) -> int | None:
     with np.errstate(invalid="ignore"):
-        bad = np.stack(list(_checks(labels).values())).any(axis=0)
-    return int(np.flatnonzero(bad)[0]) if bad.any() else None
+        bad = np.flatnonzero(np.stack(list(_checks(labels).values())).any(axis=0))
+    return int(bad[0]) if len(bad) else None
 
 
 def _describe(label: Float64[np.ndarray, "25"]) -> str:

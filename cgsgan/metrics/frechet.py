@@ -13,7 +13,7 @@ REAL_VARIANCE = 100.0
 
 
 def frechet_distance(
-    features_a: Float[Tensor, "sample_a feature"], features_b: Float[Tensor, "sample_b feature"]
+    features_a: Float[Tensor, "sample_a feature_a"], features_b: Float[Tensor, "sample_b feature_b"]
 ) -> float:
     """Squared Frechet (2-Wasserstein) distance of the Gaussians fitted to two sets (Dowson & Landau 1982).
 
@@ -43,7 +43,7 @@ def frechet_distance(
 
 
 def relative_frechet_distance(
-    real_features: Float[Tensor, "sample_a feature"], fake_features: Float[Tensor, "sample_b feature"]
+    real_features: Float[Tensor, "sample_a feature_a"], fake_features: Float[Tensor, "sample_b feature_b"]
 ) -> float:
     """Frechet distance in units in which the summed variance of the real features is 100.
 
@@ -58,7 +58,7 @@ def relative_frechet_distance(
 
 def random_feature_frechet_distance(
     real_images: Float[Tensor, "sample_a 3 height width"],
-    fake_images: Float[Tensor, "sample_b 3 height width"],
+    fake_images: Float[Tensor, "sample_b 3 fake_height fake_width"],
 ) -> float:
     """FRD: the Frechet distance of :func:`cgsgan.metrics.features.random_features`, real variance = 100.
 
@@ -66,12 +66,12 @@ def random_feature_frechet_distance(
     What the figures mean, 2,048 heads at 32 px on white against 2,048 others:
 
     =====================================  =====
-    other real pictures (the floor)         1.1
-    blurred 2x (box down, bilinear up)     12.5
-    half contrast around the mean picture  40.1
-    blurred 4x                             44.1
+    other real pictures (the floor)          1.1
+    blurred 2x (box down, bilinear up)      12.5
+    half contrast around the mean picture   40.1
+    blurred 4x                              44.1
     the mean picture                       134.9
-    grey noise, normal(0.5, 0.15)           371
+    grey noise, normal(0.5, 0.15)          370.8
     =====================================  =====
 
     Args:

@@ -16,7 +16,7 @@ _CHUNK = 256
 
 def sliced_wasserstein_distance(
     real_images: Float[Tensor, "image 3 height width"],
-    fake_images: Float[Tensor, "image 3 height width"],
+    fake_images: Float[Tensor, "fake_image 3 fake_height fake_width"],
     *,
     patches_per_image: int = 64,
     projections: int = 128,

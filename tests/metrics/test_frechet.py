@@ -87,7 +87,7 @@ def test_random_feature_distance_ranks_damage() -> None:
     ladder = [other, blurred(other, 2), blurred(other, 4), blurred(other, 8), mean.expand_as(other)]
     figures = [random_feature_frechet_distance(real, images) for images in ladder]
     assert figures == sorted(figures)
-    assert 95 < figures[-1] < 200  # the mean picture loses all variance, which is 100
+    assert figures[-1] > 100  # the mean picture loses all variance, which is 100, and its mean is off besides
     contrast = [random_feature_frechet_distance(real, mean + k * (other - mean)) for k in (1.0, 0.75, 0.5, 0.25)]
     assert contrast == sorted(contrast)
 

@@ -27,13 +27,13 @@ def line_features(table: Tensor, positions: Tensor, *, official: bool) -> Tensor
     cells, total = table.shape[2], 0
     for axis in range(3):
         rows = []
-        for p in positions[:, axis].tolist():
+        for p in positions[:, axis]:
             if official:
                 middle = (table[axis, :, cells // 2 - 1] + table[axis, :, cells // 2]) / 2
-                rows.append(middle * (1 - abs(p) / 2))
+                rows.append(middle * (1 - p.abs() / 2))
                 continue
             x = ((p + 1) * cells - 1) / 2
-            left = math.floor(x)
+            left = math.floor(x.item())
             value = torch.zeros_like(table[axis, :, 0])
             for cell, weight in ((left, left + 1 - x), (left + 1, x - left)):
                 if 0 <= cell < cells:
