@@ -147,8 +147,7 @@ class RasterizeCpu(torch.autograd.Function):
         incoming = [None if grad is None else grad.contiguous() for grad in grads]
         wanted = ctx.needs_input_grad[1:]
         outgoing = [
-            torch.empty_like(tensor) if tensor is not None and want else None
-            for tensor, want in zip(inputs, wanted)
+            torch.empty_like(tensor) if tensor is not None and want else None for tensor, want in zip(inputs, wanted)
         ]
         params = Params.from_buffer_copy(ctx.params)
         params.threads = torch.get_num_threads()

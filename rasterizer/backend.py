@@ -58,9 +58,7 @@ def find_library() -> Path:
     Raises:
         BackendError: where there is none; the message names the command that builds it.
     """
-    names = [
-        f"{prefix}{LIBRARY_STEM}{suffix}" for suffix in (".so", ".dylib", ".dll") for prefix in ("lib", "")
-    ]
+    names = [f"{prefix}{LIBRARY_STEM}{suffix}" for suffix in (".so", ".dylib", ".dll") for prefix in ("lib", "")]
     for folder in rasterizer.__path__:
         for name in names:
             path = Path(folder) / name

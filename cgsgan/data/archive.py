@@ -71,9 +71,7 @@ class FolderSource:
         try:
             return (self.location / name).read_bytes()
         except OSError as error:
-            raise DatasetError(
-                f"{self.location}: cannot read {name!r} ({error.strerror or error})"
-            ) from error
+            raise DatasetError(f"{self.location}: cannot read {name!r} ({error.strerror or error})") from error
 
     def signature(self, names: list[str]) -> str:
         """Sizes and modification times of the files, hashed."""
@@ -154,9 +152,7 @@ def open_source(path: str | os.PathLike[str]) -> FileSource:
     if not location.exists():
         raise DatasetError(f"{location}: no such data set (expected a folder or a .zip file)")
     if location.suffix.lower() != ".zip":
-        raise DatasetError(
-            f"{location}: unknown file type {location.suffix!r} (expected a folder or a .zip file)"
-        )
+        raise DatasetError(f"{location}: unknown file type {location.suffix!r} (expected a folder or a .zip file)")
     return ZipSource(location)
 
 

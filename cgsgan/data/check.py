@@ -99,8 +99,7 @@ class _Faults:
 
     def problems(self) -> tuple[Problem, ...]:
         return tuple(
-            Problem(kind=kind, count=count, examples=tuple(self.names[kind]))
-            for kind, count in self.counts.items()
+            Problem(kind=kind, count=count, examples=tuple(self.names[kind])) for kind, count in self.counts.items()
         )
 
 
@@ -216,9 +215,7 @@ def _common_size(found: list[tuple[str, int]]) -> int | None:
     return sizes.most_common(1)[0][0] if sizes else None
 
 
-def _summary(
-    labels: list[list[float]], found: list[tuple[str, int]], count: int, unlabeled: int = 0
-) -> DatasetSummary:
+def _summary(labels: list[list[float]], found: list[tuple[str, int]], count: int, unlabeled: int = 0) -> DatasetSummary:
     yaw_range = pitch_range = None
     if labels:
         cameras = Cameras.from_labels(torch.tensor(np.array(labels), dtype=torch.float32))

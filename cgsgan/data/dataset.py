@@ -123,9 +123,7 @@ class HeadDataset:
         self.location = reader.location
         self.keep_alive: object = None
         straight = torch.from_numpy(labels).float()
-        self.labels: Float[Tensor, "index 25"] = (
-            torch.cat([straight, flip_labels(straight)]) if x_flip else straight
-        )
+        self.labels: Float[Tensor, "index 25"] = torch.cat([straight, flip_labels(straight)]) if x_flip else straight
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -167,13 +165,9 @@ class HeadDataset:
         # NumPy, not torch: waking torch's threads costs more than this little work when the cores are busy.
         channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         values = np.divide(channels_first, np.float32(255), dtype=np.float32)
-        return RealBatch(
-            premultiplied=torch.from_numpy(values), camera_labels=self.labels[torch.from_numpy(index)]
-        )
+        return RealBatch(premultiplied=torch.from_numpy(values), camera_labels=self.labels[torch.from_numpy(index)])
 
-    def sample_labels(
-        self, count: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "count 25"]:
+    def sample_labels(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "count 25"]:
         """Labels drawn uniformly, with replacement, from all indices."""
         return self.labels[torch.randint(len(self), (count,), generator=generator)]
 
@@ -221,9 +215,7 @@ def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDat
     mask_source, masks = source, None
     if config.mask_folder is not None:
         mask_source, masks = find_masks(images, source, config.mask_folder)
-    reader = PictureReader(
-        images=images, masks=masks, sources=(source, mask_source), resolution=config.resolution
-    )
+    reader = PictureReader(images=images, masks=masks, sources=(source, mask_source), resolution=config.resolution)
     return HeadDataset(
         reader,
         rows=rows.astype(np.int64).reshape(-1),
@@ -243,9 +235,7 @@ def _should_preload(config: DataConfig, images: int) -> bool:
     return images * config.resolution**2 * 4 <= PRELOAD_SHARE * memory
 
 
-def _preload(
-    reader: PictureReader, use_cache: bool, progress: Progress
-) -> UInt8[np.ndarray, "image size size 4"]:
+def _preload(reader: PictureReader, use_cache: bool, progress: Progress) -> UInt8[np.ndarray, "image size size 4"]:
     if not use_cache:
         return reader.read_all(progress)
     path = cache.cache_folder() / "pixels" / f"{reader.cache_key()}.npy"

@@ -43,9 +43,7 @@ def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
                 )
             return image.convert("RGBA")
     except Image.UnidentifiedImageError as error:
-        raise DatasetError(
-            f"{where} is not a PNG, JPEG or WebP file", "not a PNG, JPEG or WebP file"
-        ) from error
+        raise DatasetError(f"{where} is not a PNG, JPEG or WebP file", "not a PNG, JPEG or WebP file") from error
     except DatasetError:
         raise
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
@@ -80,9 +78,7 @@ def premultiply_and_reduce(image: Image.Image, resolution: int) -> UInt8[np.ndar
     return (reduced + np.float32(0.5)).astype(np.uint8)
 
 
-def _average_boxes(
-    pixels: Float32[np.ndarray, "full full 4"], resolution: int
-) -> Float32[np.ndarray, "size size 4"]:
+def _average_boxes(pixels: Float32[np.ndarray, "full full 4"], resolution: int) -> Float32[np.ndarray, "size size 4"]:
     size = pixels.shape[0]
     factor = size // resolution
     if factor * resolution != size:

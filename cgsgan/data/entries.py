@@ -45,15 +45,11 @@ def find_images(names: list[str], source: FileSource, mask_folder: str | None) -
     missing = [name for name, image in zip(names, found, strict=True) if image is None]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DatasetError(
-            f"{source.location}: image {missing[0]!r}{more} is named in {LABEL_FILE} but is missing"
-        )
+        raise DatasetError(f"{source.location}: image {missing[0]!r}{more} is named in {LABEL_FILE} but is missing")
     images = [image for image in found if image is not None]
     for image in images:
         if not image.lower().endswith(IMAGE_SUFFIXES):
-            raise DatasetError(
-                f"{source.location}: {image!r} has an unknown file type; expected PNG, JPEG or WebP"
-            )
+            raise DatasetError(f"{source.location}: {image!r} has an unknown file type; expected PNG, JPEG or WebP")
     return images
 
 
@@ -74,17 +70,13 @@ def find_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple
     return place, [mask for mask in masks if mask is not None]
 
 
-def locate_masks(
-    images: list[str], source: FileSource, mask_folder: str
-) -> tuple[FileSource, list[str | None]]:
+def locate_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str | None]]:
     """As :func:`find_masks`, with None for masks that are missing."""
     inside = f"{mask_folder.rstrip('/')}/"
     if any(name.startswith(inside) for name in source.names):
         return source, resolve_masks(images, source, mask_folder)
     if not Path(mask_folder).expanduser().is_dir():
-        raise DatasetError(
-            f"{source.location}: mask folder {mask_folder!r} is neither in the data set nor on disk"
-        )
+        raise DatasetError(f"{source.location}: mask folder {mask_folder!r} is neither in the data set nor on disk")
     place = open_source(mask_folder)
     return place, resolve_masks(images, place, "")
 
@@ -111,9 +103,7 @@ def _read_index_list(path: Path, names: list[str], location: Path) -> Int64[np.n
     except ValueError as error:
         raise DatasetError(f"{path}: the index list is not valid JSON ({error})") from error
     if not isinstance(items, list) or not items:
-        raise DatasetError(
-            f"{path}: the index list must be a non-empty JSON array of image names or positions"
-        )
+        raise DatasetError(f"{path}: the index list must be a non-empty JSON array of image names or positions")
     positions = {name: position for position, name in enumerate(names)}
     order = np.empty(len(items), dtype=np.int64)
     for number, item in enumerate(items):

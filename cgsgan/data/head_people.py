@@ -272,7 +272,6 @@ def _random_color(draws: _Draws, low: float, high: float) -> Tensor:
     """A colour of random hue, saturation and value (the value between ``low`` and ``high``)."""
     hue, saturation, value = draws.uniform(0, 6), draws.uniform(0, 0.75), draws.uniform(low, high)
     channels = [
-        (1 - saturation * (1 - ((hue + shift) % 6 - 3).abs().sub(1).clamp(0, 1))) * value
-        for shift in (0, 4, 2)
+        (1 - saturation * (1 - ((hue + shift) % 6 - 3).abs().sub(1).clamp(0, 1))) * value for shift in (0, 4, 2)
     ]
     return torch.stack(channels, dim=1)

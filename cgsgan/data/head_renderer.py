@@ -26,9 +26,7 @@ _SECANT_RANGE, _MAX_STEP = 0.02, 3.0
 
 
 @torch.inference_mode()
-def render_people(
-    who: People, cameras: Cameras, resolution: int
-) -> Float[Tensor, "person 4 resolution resolution"]:
+def render_people(who: People, cameras: Cameras, resolution: int) -> Float[Tensor, "person 4 resolution resolution"]:
     """Straight-alpha sRGB pictures in [0, 1] of each person from its own camera.
 
     Args:

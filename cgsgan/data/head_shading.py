@@ -70,9 +70,7 @@ def _step(value: Tensor, edge: float | Tensor, width: float) -> Tensor:
 
 def _bare_skin(p: Points, m: Points, who: People) -> Tensor:
     color = who.skin_color.expand(-1, -1, p.x.shape[1])
-    inner_ear = torch.exp(-((p.y - 0.02) ** 2 / 0.0009 + (p.z + 0.018) ** 2 / 0.0003)) * _step(
-        m.x, 0.145, 0.01
-    )
+    inner_ear = torch.exp(-((p.y - 0.02) ** 2 / 0.0009 + (p.z + 0.018) ** 2 / 0.0003)) * _step(m.x, 0.145, 0.01)
     color = _mix(color, who.skin_color * _rgb(0.77, 0.6, 0.59), inner_ear * 0.8)
     scalp = _scalp(p, who)
     color = _mix(color, who.hair_color * 0.8 + who.skin_color * 0.2, scalp)
@@ -108,9 +106,7 @@ def _beard(p: Points, m: Points, who: People) -> Tensor:
     jaw = jaw * _step(p.y, -0.2, 0.03)
     upper_lip = _step(p.y, line + 0.004, 0.006) * _step(-p.y, -(line + 0.03), 0.008)
     moustache = upper_lip * _step(-m.x, -0.048, 0.015) * _step(p.z, 0.1, 0.02)
-    sides = (
-        _step(m.x, 0.1, 0.015) * _step(-p.y, -0.02, 0.03) * _step(p.z, 0.015, 0.04) * _step(-p.z, -0.09, 0.06)
-    )
+    sides = _step(m.x, 0.1, 0.015) * _step(-p.y, -0.02, 0.03) * _step(p.z, 0.015, 0.04) * _step(-p.z, -0.09, 0.06)
     amount = torch.maximum(torch.maximum(jaw, moustache), sides * _step(p.y, -0.2, 0.03))
     strength = (0.25 + 0.75 * who.beard) * (who.beard > 0)
     return amount * strength
@@ -199,9 +195,7 @@ def _cloth(p: Points, m: Points, who: People) -> Tensor:
     return _mix(color, who.trim_color * 0.9, collar)
 
 
-def _light(
-    color: Tensor, material: Tensor, p: Points, *, normals: Tensor, rays: Tensor, who: People
-) -> Tensor:
+def _light(color: Tensor, material: Tensor, p: Points, *, normals: Tensor, rays: Tensor, who: People) -> Tensor:
     light = torch.nn.functional.normalize(torch.stack([who.light_x, who.light_y, who.light_z], dim=1), dim=1)
     lambert = (normals * light).sum(1)
     diffuse = (lambert * 0.65 + 0.35).clamp(min=0)

@@ -219,9 +219,7 @@ def _glasses(m: Points, who: People) -> Tensor:
     ring = (x * x).addcmul_(y, y).sqrt_() - radius
     lens = torch.maximum(ring, z.abs() - 0.002) + _FAR * (who.dark_lenses <= 0)
     frame = ((ring * ring).addcmul_(z, z)).sqrt_() - 0.0052
-    bridge = _capsule(
-        m, (0.0, who.eye_height, 0.196), (who.eye_spread - radius, who.eye_height, 0.194), 0.004
-    )
+    bridge = _capsule(m, (0.0, who.eye_height, 0.196), (who.eye_spread - radius, who.eye_height, 0.194), 0.004)
     outer = who.eye_spread + radius
     temple = _capsule(m, (outer, who.eye_height, 0.173), (0.152, 0.045, -0.02), 0.0042)
     parts = torch.minimum(torch.minimum(frame, lens), torch.minimum(bridge, temple))

@@ -63,14 +63,10 @@ def parse_label_file(content: bytes, location: Path) -> list[tuple[str, Any]]:
         raise DatasetError(f'{where} has "labels": null; every image needs a label of 25 numbers')
     pairs = list(labels.items()) if isinstance(labels, dict) else labels
     if not isinstance(pairs, list):
-        raise DatasetError(
-            f'{where}: "labels" must be a list of [name, 25 numbers], got {type(pairs).__name__}'
-        )
+        raise DatasetError(f'{where}: "labels" must be a list of [name, 25 numbers], got {type(pairs).__name__}')
     for number, pair in enumerate(pairs):
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise DatasetError(
-                f"{where}: entry {number} must be [name, 25 numbers], got {json.dumps(pair)[:80]}"
-            )
+            raise DatasetError(f"{where}: entry {number} must be [name, 25 numbers], got {json.dumps(pair)[:80]}")
     if not pairs:
         raise DatasetError(f"{where} names no images: the data set is empty")
     return [(name, numbers) for name, numbers in pairs]

@@ -16,9 +16,7 @@ from cgsgan.data.dataset import HeadDataset
 _BAR = 40
 
 
-def contact_sheet(
-    dataset: HeadDataset, count: int = 64, *, seed: int = 0, show_yaw: bool = True
-) -> Image.Image:
+def contact_sheet(dataset: HeadDataset, count: int = 64, *, seed: int = 0, show_yaw: bool = True) -> Image.Image:
     """Random pictures over white, in a square arrangement.
 
     Args:

@@ -67,10 +67,7 @@ class BatchStream:
 
     def next(self) -> RealBatch:
         """The next batch of this process."""
-        if self._ahead == 0:
-            batch = self._dataset.read(self._indices(self._position))
-        else:
-            batch = self._next_decoded()
+        batch = self._next_decoded() if self._ahead else self._dataset.read(self._indices(self._position))
         self._position += self._batch_size
         return batch
 

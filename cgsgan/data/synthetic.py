@@ -55,9 +55,7 @@ class SyntheticConfig:
         if self.count < 1:
             raise DatasetError(f"synthetic.count: expected at least 1, got {self.count}")
         if self.resolution < 8 or self.resolution % 2 != 0:
-            raise DatasetError(
-                f"synthetic.resolution: expected an even number, 8 or more, got {self.resolution}"
-            )
+            raise DatasetError(f"synthetic.resolution: expected an even number, 8 or more, got {self.resolution}")
         if self.seed < 0:
             raise DatasetError(f"synthetic.seed: expected 0 or more, got {self.seed}")
 
@@ -82,9 +80,7 @@ def make_synthetic(
     """
     path = Path(out_path).expanduser()
     if path.suffix.lower() != ".zip":
-        raise DatasetError(
-            f"{path}: procedural heads are written as a .zip file; give a name that ends in .zip"
-        )
+        raise DatasetError(f"{path}: procedural heads are written as a .zip file; give a name that ends in .zip")
     labels: list[tuple[str, list[float]]] = []
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for pictures in _render_chunks(config):
@@ -121,16 +117,12 @@ def _render_chunk(config: SyntheticConfig, start: int) -> list[tuple[bytes, list
     step = max(1, _PIXELS_AT_ONCE // config.resolution**2)
     images = torch.cat(
         [
-            render_people(
-                who.select(part), cameras.map(lambda tensor, part=part: tensor[part]), config.resolution
-            )
+            render_people(who.select(part), cameras.map(lambda tensor, part=part: tensor[part]), config.resolution)
             for part in (slice(first, first + step) for first in range(0, CHUNK, step))
         ]
     )
     pixels = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-    return [
-        (_encode(image), label) for image, label in zip(pixels, cameras.to_labels().tolist(), strict=True)
-    ]
+    return [(_encode(image), label) for image, label in zip(pixels, cameras.to_labels().tolist(), strict=True)]
 
 
 def _encode(pixels: np.ndarray) -> bytes:

@@ -129,9 +129,7 @@ def test_masks_multiply_alpha(
     np.testing.assert_allclose(got[0].numpy(), 200 / 255 * resized, atol=0.51)
 
 
-@given(
-    size=st.integers(1, 24), resolution=st.integers(1, 24), seed=st.integers(0, 9), background=st.floats(0, 1)
-)
+@given(size=st.integers(1, 24), resolution=st.integers(1, 24), seed=st.integers(0, 9), background=st.floats(0, 1))
 @settings(deadline=None, max_examples=60)
 def test_reduced_picture_composites_exactly(size: int, resolution: int, seed: int, background: float) -> None:
     resolution = min(size, resolution)
@@ -161,9 +159,7 @@ def test_index_list_repeats_and_max_size(write_set: WriteSet, files: Files, tmp_
     short = open_dataset(config(path, index_list=str(listed), max_size=3, x_flip=False))
     assert short.names == names[:3]
     listed.write_text("[0, 6]")
-    assert error_of(config(path, index_list=str(listed))) == (
-        f"{listed}: item 1, 6, is not in {path} (6 images)"
-    )
+    assert error_of(config(path, index_list=str(listed))) == (f"{listed}: item 1, 6, is not in {path} (6 images)")
 
 
 def test_second_opening_uses_the_cache(
@@ -240,9 +236,7 @@ class TestBadInputs:
         contents, labels = files
         labels["labels"][2][1].pop()
         path = write_set(contents, labels)
-        assert error_of(config(path)) == (
-            f"{path}: label of '00000/img0002.png': expected 25 numbers, got 24 numbers"
-        )
+        assert error_of(config(path)) == (f"{path}: label of '00000/img0002.png': expected 25 numbers, got 24 numbers")
 
     def test_missing_image(self, write_set: WriteSet, files: Files) -> None:
         contents, labels = files
@@ -274,9 +268,7 @@ class TestBadInputs:
         contents, labels = files
         contents["00000/img0000.png"] = encode_image(np.zeros((8, 12, 3), np.uint8))
         path = write_set(contents, labels)
-        assert error_of(config(path)) == (
-            f"{path}: image '00000/img0000.png' is 12x8; expected a square picture"
-        )
+        assert error_of(config(path)) == (f"{path}: image '00000/img0000.png' is 12x8; expected a square picture")
 
     def test_sixteen_bit(self, write_set: WriteSet, files: Files, encode_image: Encode) -> None:
         contents, labels = files
@@ -348,6 +340,10 @@ class TestBadInputs:
         )
 
     def test_bad_settings(self) -> None:
-        for changes in ({"resolution": 0}, {"max_size": 0}, {"workers": -1}):
+        for make in (
+            lambda: DataConfig(resolution=0),
+            lambda: DataConfig(max_size=0),
+            lambda: DataConfig(workers=-1),
+        ):
             with pytest.raises(DatasetError, match=r"^data\.\w+: expected"):
-                DataConfig(**changes)
+                make()

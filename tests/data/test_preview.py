@@ -41,5 +41,5 @@ def test_check_and_preview_commands(heads: Path, tmp_path: Path, capsys: pytest.
     (broken / "dataset.json").write_text("{}")
     assert run(["check", str(broken)]) == 1
     assert "problem: 1 x data set cannot be read" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="expected a .png or .jpg file"):
+    with pytest.raises(ValueError, match=r"expected a \.png or \.jpg file"):
         run(["preview", str(heads), "--out", "sheet.txt", "--resolution", "16"])

@@ -62,9 +62,9 @@ def test_round_trip(tmp_path: Path, count: int, seed: int, axes: str) -> None:
     assert write_ply(tmp_path / "a.ply", scene, axes=axes, prune=0.0) == count
     back = read_ply(tmp_path / "a.ply", axes=axes)
     assert torch.equal(back.means, scene.means)
-    # worst observed: 2e-7 opacity, 6e-8 colour, 4e-7 relative scale (a logarithm of about -9 in float32)
-    torch.testing.assert_close(back.opacities, scene.opacities, atol=1e-6, rtol=0)
-    torch.testing.assert_close(back.colors, scene.colors, atol=5e-7, rtol=0)
+    # worst observed in 200 scenes: 1.5e-8 opacity, 1.7e-8 colour, 4.8e-7 relative scale, 2.4e-7 |q.q'|
+    torch.testing.assert_close(back.opacities, scene.opacities, atol=2e-7, rtol=0)
+    torch.testing.assert_close(back.colors, scene.colors, atol=2e-7, rtol=0)
     torch.testing.assert_close(back.scales, scene.scales, atol=0, rtol=2e-6)
     unit = torch.nn.functional.normalize(scene.quats, dim=-1)
     same = (back.quats * unit).sum(-1).abs()  # q and -q are one rotation
@@ -96,8 +96,8 @@ def test_opencv_axes_turn_the_scene_by_half_about_x(tmp_path: Path) -> None:
     stored = read_ply(tmp_path / "a.ply", axes="opengl")  # the file's own numbers
     turn = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
     assert torch.equal(stored.means.double(), scene.means.double() @ turn)
-    # worst observed: 3e-10 (scales up to 0.05 in float32)
-    torch.testing.assert_close(covariances(stored), turn @ covariances(scene) @ turn, atol=2e-9, rtol=0)
+    # worst observed: 7.3e-10 (scales up to 0.05 in float32)
+    torch.testing.assert_close(covariances(stored), turn @ covariances(scene) @ turn, atol=3e-9, rtol=0)
 
 
 def basis_without_constant(d: torch.Tensor) -> torch.Tensor:

@@ -69,7 +69,7 @@ def test_pyav_formats_hold_frames_tags_and_even_sizes(
         pixels = frame.reformat(format="rgb24", src_colorspace="ITU709", dst_color_range="JPEG").to_ndarray()
         flat = (slice(4, 44), slice(56, 62))  # away from the bar: tests colour, not resampling
         difference = np.abs(pixels[flat].astype(int) - original[flat])
-        assert difference.max() <= 8  # worst observed 5; the BT.601 matrix would be off by more than 15
+        assert difference.max() <= 8  # worst observed 2 (mp4), 3 (webm); decoded with BT.601 it is 23 and more
 
 
 def test_mp4_index_stands_before_the_pictures(tmp_path: Path) -> None:

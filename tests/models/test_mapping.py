@@ -40,7 +40,7 @@ def test_formula(label_dim: int) -> None:
     z = torch.randn(4, 6, dtype=torch.float64)
     ws = mapping(z)
     assert ws.shape == (4, 3, 5)
-    # observed worst error 2e-16
+    # observed worst error 9e-16
     torch.testing.assert_close(ws, expected_w(mapping, z)[:, None].repeat(1, 3, 1), atol=1e-13, rtol=0)
 
 
@@ -65,8 +65,8 @@ def test_running_mean() -> None:
         torch.testing.assert_close(mapping.w_average, average)
         w = mapping(z, update_average=True)[:, 0].detach()
         average = 0.998 * average + 0.002 * w.mean(dim=0)
-        # observed worst error 1e-10
-        torch.testing.assert_close(mapping.w_average, average, atol=1e-7, rtol=0)
+        # observed worst error 8e-8
+        torch.testing.assert_close(mapping.w_average, average, atol=1e-6, rtol=0)
     assert mapping.w_average.abs().max() > 1e-4
 
 
@@ -90,7 +90,7 @@ def test_camera_mapping_formula() -> None:
             torch.nn.init.normal_(parameter)
     labels = torch.randn(4, 25, dtype=torch.float64)
     embedded = labels @ (camera.embed.weight / 5).T + camera.embed.bias
-    # observed worst error 3e-16
+    # observed worst error 9e-16
     torch.testing.assert_close(camera(labels), layers(camera, rms_normalize(embedded), 0.01), atol=1e-13, rtol=0)
 
 

@@ -20,6 +20,10 @@ from tests.rasterizer.scenes import SCENE_KINDS, make_backgrounds, make_cameras,
 FLIP = 1e-4  # an image difference above is a step taken on the other side
 MAX_FLIPPED = 0.002  # of all pixels; observed worst 2.6e-4 (1 of 3922)
 IMAGE_TOLERANCE = 2e-5  # observed worst 2.0e-6 (colors), 6.3e-6 (alphas)
+# Relative L2 error of a gradient, worst over all cases and instruction sets.
+TOLERANCE = 4e-5  # observed 1.1e-5 (huge, Ks)
+DEPTH_GRADIENT_TOLERANCE = 1e-3  # observed 3.1e-4 (transparent, quats): depth divides by alphas of 1/255
+SMALL = 1e-2  # a gradient with a smaller norm is compared absolutely
 DEPTH_TOLERANCE = 2e-4  # observed worst 5.1e-5, where alpha is 1/255 and 1 - T has lost 8 of its 24 bits
 
 
@@ -48,10 +52,11 @@ def run(function: Any, arguments: dict[str, Tensor], dtype: torch.dtype, **optio
 
 
 def make_arguments(
-    kind: str, channels: int, sh_degree: int | None, width: int, height: int, batch: int = 2, views: int = 2
+    kind: str, count: int, channels: int, sh_degree: int | None, width: int, height: int
 ) -> dict[str, Tensor]:
+    batch, views = 2, 2
     return {
-        **make_scene(kind, batch=batch, count=60, channels=channels, sh_degree=sh_degree, seed=1),
+        **make_scene(kind, batch=batch, count=count, channels=channels, sh_degree=sh_degree, seed=1),
         **make_cameras(batch=batch, views=views, width=width, height=height),
         "backgrounds": make_backgrounds(batch=batch, views=views, channels=channels),
     }
@@ -60,15 +65,16 @@ def make_arguments(
 def compare(
     kind: str,
     *,
+    count: int = 60,
     width: int = 53,
     height: int = 37,
     channels: int = 3,
     sh_degree: int | None = None,
     antialiased: bool = False,
-    tolerance: float,
-    depth_tolerance: float,
+    tolerance: float = TOLERANCE,
+    depth_tolerance: float = DEPTH_GRADIENT_TOLERANCE,
 ) -> None:
-    arguments = make_arguments(kind, channels, sh_degree, width, height)
+    arguments = make_arguments(kind, count, channels, sh_degree, width, height)
     options = {"width": width, "height": height, "sh_degree": sh_degree, "antialiased": antialiased}
     ours = run(rasterize_cpu, arguments, torch.float32, **options)
     truth = run(rasterize_reference, arguments, torch.float64, **options)
@@ -96,45 +102,42 @@ def compare(
         found, expected = ours.gradients(chosen), truth.gradients(chosen)
         for name, gradient in found.items():
             assert gradient.isfinite().all(), (label, name)
-            scale = expected[name].norm()
-            error = (gradient - expected[name]).norm() / scale.clamp(min=1e-12)
-            print(f"ERR {kind} {antialiased} {channels} {sh_degree} {width}x{height} {label} {name} {float(error):.1e} {float(scale):.1e}")
+            error = (gradient - expected[name]).norm() / expected[name].norm().clamp(min=SMALL)
+            assert error < limit, (label, name, float(error))
 
 
-# Observed worst relative L2 errors of a gradient, over all instruction sets, stand beside each tolerance.
-@pytest.mark.parametrize(
-    ("kind", "tolerance", "depth_tolerance"),
-    [
-        ("normal", 2e-5, 2e-4),
-        ("behind", 2e-5, 2e-4),
-        ("border", 2e-5, 2e-4),
-        ("huge", 2e-5, 2e-4),
-        ("tiny", 2e-5, 2e-4),
-        ("transparent", 2e-5, 2e-4),
-        ("opaque", 2e-5, 2e-4),
-        ("degenerate", 2e-5, 2e-4),
-    ],
-)
-def test_every_kind_of_scene(kind: str, tolerance: float, depth_tolerance: float):
-    compare(kind, tolerance=tolerance, depth_tolerance=depth_tolerance)
+@pytest.mark.parametrize("kind", [kind for kind in SCENE_KINDS if kind != "degenerate"])
+def test_every_kind_of_scene(kind: str):
+    compare(kind)
+
+
+def test_degenerate_scene():
+    # A needle of 3 by 1e-5 by 1e-5 passes the camera: float32 knows its width to 4 digits. Observed 2.7e-4, 4.7e-4.
+    compare("degenerate", tolerance=2e-3, depth_tolerance=4e-3)
 
 
 @pytest.mark.parametrize("kind", SCENE_KINDS)
 def test_antialiased(kind: str):
-    compare(kind, antialiased=True, width=35, height=50, tolerance=2e-5, depth_tolerance=2e-4)
+    compare(kind, antialiased=True, width=35, height=50)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 def test_channels(channels: int):
-    compare("normal", channels=channels, width=33, height=20, tolerance=2e-5, depth_tolerance=2e-4)
+    compare("normal", channels=channels, width=33, height=20)
 
 
 @pytest.mark.parametrize("sh_degree", [0, 1, 2, 3])
 @pytest.mark.parametrize("kind", ["normal", "border"])
 def test_spherical_harmonics(kind: str, sh_degree: int):
-    compare(kind, sh_degree=sh_degree, width=40, height=31, tolerance=2e-5, depth_tolerance=2e-4)
+    compare(kind, sh_degree=sh_degree, width=40, height=31)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (16, 16), (17, 1), (3, 66), (100, 5)])
 def test_sizes(width: int, height: int):
-    compare("normal", width=width, height=height, tolerance=2e-5, depth_tolerance=2e-4)
+    compare("normal", width=width, height=height)
+
+
+def test_long_lists_and_many_chunks():
+    # More than one chunk of Gaussians, and lists long enough for every branch of the sort.
+    compare("opaque", count=1500, width=20, height=17)
+    compare("transparent", count=1500, width=20, height=17)
