@@ -15,7 +15,7 @@ from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.draws import FakeDraws
 from cgsgan.training.run_folder import RunFolder
-from cgsgan.training.steps import AdversarialSteps, FakeImages
+from cgsgan.training.steps import AdversarialSteps, JudgedImages
 from cgsgan.training.trainer import Milestones, Trainer
 
 TINY = {
@@ -129,7 +129,7 @@ def tiny_draws(config: ExperimentConfig, views: int, dtype: torch.dtype = torch.
     )
 
 
-def tiny_reals(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> FakeImages:
+def tiny_reals(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> JudgedImages:
     """Real pictures."""
     batch = TinyData(config).next()
-    return FakeImages(images=batch.premultiplied[:, :3].to(dtype), camera_labels=batch.camera_labels.to(dtype))
+    return JudgedImages(images=batch.premultiplied[:, :3].to(dtype), camera_labels=batch.camera_labels.to(dtype))

@@ -14,23 +14,28 @@ class ActivePoints:
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self.rows, self.columns = mask.nonzero(as_tuple=True)
-        self.slots = (mask.cumsum(1) - 1)[self.rows, self.columns]
+        self._rows, self._columns = mask.nonzero(as_tuple=True)
+        self._slots = (mask.cumsum(1) - 1)[self._rows, self._columns]
         width = max(int(mask.sum(1).max()), 1)
         # Padding repeats point 0; its results are never written back.
-        self.index = torch.zeros(len(mask), width, dtype=torch.long)
-        self.index[self.rows, self.slots] = self.columns
+        self._index = torch.zeros(len(mask), width, dtype=torch.long)
+        self._index[self._rows, self._slots] = self._columns
+
+    @property
+    def empty(self) -> bool:
+        """Whether no point is chosen."""
+        return len(self._rows) == 0
 
     def take(self, values: Tensor) -> Tensor:
         """The chosen of ``values`` ``[person, point]`` or ``[person, channel, point]``."""
         if values.ndim == 3:
-            return torch.gather(values, 2, self.index[:, None].expand(-1, values.shape[1], -1))
-        return torch.gather(values, 1, self.index)
+            return torch.gather(values, 2, self._index[:, None].expand(-1, values.shape[1], -1))
+        return torch.gather(values, 1, self._index)
 
     def put(self, target: Tensor, values: Tensor) -> None:
         """Write ``values``, as :meth:`take` gave them, to their places in ``target``."""
         if values.ndim == 3:
             for channel in range(values.shape[1]):
-                target[self.rows, channel, self.columns] = values[self.rows, channel, self.slots]
+                self.put(target[:, channel], values[:, channel])
         else:
-            target[self.rows, self.columns] = values[self.rows, self.slots]
+            target[self._rows, self._columns] = values[self._rows, self._slots]

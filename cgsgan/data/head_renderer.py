@@ -10,7 +10,7 @@ from cgsgan.cameras import Cameras
 from cgsgan.data.active_points import ActivePoints
 from cgsgan.data.head_people import People
 from cgsgan.data.head_shading import shade
-from cgsgan.data.head_shapes import Points, nearest
+from cgsgan.data.head_shapes import Points, nearest, normalize
 
 _SAMPLES = 2
 _BLOCK = 4
@@ -55,7 +55,7 @@ def _directions(cameras: Cameras, size: int) -> Float[Tensor, "person 3 ray"]:
     x = (u.reshape(1, -1) - K[:, 0, 2]) / K[:, 0, 0]
     y = (v.reshape(1, -1) - K[:, 1, 2]) / K[:, 1, 1]
     rays = cameras.cam_to_world[:, :3, :3] @ torch.stack([x, y, torch.ones_like(x)], dim=1)
-    return torch.nn.functional.normalize(rays, dim=1)
+    return normalize(rays)
 
 
 def _points(origins: Tensor, directions: Tensor, depth: Tensor) -> Points:
@@ -94,7 +94,7 @@ def _trace(
     step = torch.zeros_like(depth)
     for _ in range(_RAY_STEPS):
         active = ActivePoints(alive)
-        if len(active.rows) == 0:
+        if active.empty:
             break
         t, before = active.take(depth), active.take(last)
         distance = nearest(_points(origins, active.take(directions), t), who)
@@ -129,7 +129,7 @@ def _normals(p: Points, who: People) -> Float[Tensor, "person 3 point"]:
         distance = nearest(Points(p.x + x * offset, p.y + y * offset, p.z + z * offset), who)
         for axis, sign in enumerate((x, y, z)):
             total[:, axis].add_(distance, alpha=sign)
-    return torch.nn.functional.normalize(total, dim=1)
+    return normalize(total)
 
 
 def _average(colors: Tensor, hit: Tensor, resolution: int) -> Tensor:

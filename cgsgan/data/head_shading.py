@@ -17,6 +17,7 @@ from cgsgan.data.head_shapes import (
     distances,
     mouth_height,
     neckline_offset,
+    normalize,
 )
 
 Color = Float[Tensor, "person 3 point"]
@@ -33,8 +34,11 @@ def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
         rays: unit directions from the camera.
         who: the persons.
     """
-    skin, hair, cloth, glasses = distances(p, who)
-    material = torch.stack([skin, hair, cloth, glasses]).argmin(0)
+    best, *others = distances(p, who)
+    material = torch.full_like(best, SKIN, dtype=torch.uint8)
+    for other, distance in zip((HAIR, CLOTH, GLASSES), others, strict=True):
+        material.masked_fill_(distance < best, other)
+        best = torch.minimum(best, distance)
     m = Points(p.x.abs(), p.y, p.z)
     color = _painted_skin(p, m, material == SKIN, who)
     color = torch.where((material == HAIR)[:, None], _hair(p, who), color)
@@ -47,9 +51,10 @@ def _painted_skin(p: Points, m: Points, is_skin: Tensor, who: People) -> Tensor:
     """Skin colours where there is skin: painting is slow, so each part is painted only where it can be."""
     color = torch.zeros(len(is_skin), 3, is_skin.shape[1])
     skin = ActivePoints(is_skin)
-    skin.put(color, _bare_skin(*(Points(*(skin.take(c) for c in points)) for points in (p, m)), who))
+    chosen, mirrored = (Points(*(skin.take(axis) for axis in points)) for points in (p, m))
+    skin.put(color, _bare_skin(chosen, mirrored, who))
     face = ActivePoints(is_skin & (p.z > _FACE_FROM))
-    chosen, mirrored = (Points(*(face.take(c) for c in points)) for points in (p, m))
+    chosen, mirrored = (Points(*(face.take(axis) for axis in points)) for points in (p, m))
     face.put(color, _face(face.take(color), chosen, mirrored, who))
     return color
 
@@ -196,14 +201,14 @@ def _cloth(p: Points, m: Points, who: People) -> Tensor:
 
 
 def _light(color: Tensor, material: Tensor, p: Points, *, normals: Tensor, rays: Tensor, who: People) -> Tensor:
-    light = torch.nn.functional.normalize(torch.stack([who.light_x, who.light_y, who.light_z], dim=1), dim=1)
+    light = normalize(torch.stack([who.light_x, who.light_y, who.light_z], dim=1))
     lambert = (normals * light).sum(1)
     diffuse = (lambert * 0.65 + 0.35).clamp(min=0)
     sky = 0.5 + 0.5 * normals[:, 1]
     # Darkness under the chin and in the hair around the neck, which a light without shadows would leave out.
     neck = torch.exp(-(((p.y + 0.2) / 0.06) ** 2)) * _step(-(p.x**2 + (p.z + 0.04) ** 2), -0.012, 0.008)
     shadow = 1 - 0.35 * neck * (material != CLOTH)
-    half = torch.nn.functional.normalize(light - rays, dim=1)
+    half = normalize(light - rays)
     shine = (normals * half).sum(1).clamp(min=0).square().square().square()
     shine = shine * shine * shine  # the 24th power; pow() would take longer than all the rest
     strength = torch.where(material == HAIR, 0.1, 0.09) * (material != CLOTH)

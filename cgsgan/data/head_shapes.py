@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.data.head_people import STYLES, People
@@ -18,6 +19,13 @@ SKIN, HAIR, CLOTH, GLASSES = range(4)
 _FAR = 1.0
 EYE_DEPTH = 0.128
 EYE_RADIUS = 0.037
+
+
+def normalize(vectors: Float[Tensor, "person 3 point"]) -> Float[Tensor, "person 3 point"]:
+    """Unit vectors; several times faster than torch's function along a middle axis."""
+    x, y, z = vectors.unbind(1)
+    inverse = (x * x).addcmul_(y, y).addcmul_(z, z).clamp_(min=1e-24).rsqrt_()
+    return vectors * inverse[:, None]
 
 
 class Points(NamedTuple):
@@ -56,11 +64,22 @@ def _sphere(p: Points, center: Center, radius: Tensor | float) -> Tensor:
 
 def _ellipsoid(p: Points, center: Center, radii: Center) -> Tensor:
     """First-order distance k0 (k0 - 1) / k1 to an ellipsoid, with k0 = |p / r| and k1 = |p / r^2|."""
-    x, y, z = _squares(p, center)
-    a, b, c = (1 / torch.as_tensor(radius).square() for radius in radii)
-    k0 = (x * a).addcmul_(y, b).addcmul_(z, c)
-    k1 = x.mul_(a * a).addcmul_(y, b * b).addcmul_(z, c * c)
+    squares = _squares(p, center)
+    inverse = [1 / (radius * radius) for radius in radii]
+    k0 = _weighted_sum(squares, inverse)
+    k1 = _weighted_sum(squares, [weight * weight for weight in inverse])
     return (k0 - k0.sqrt()).mul_(k1.rsqrt_())
+
+
+def _weighted_sum(values: tuple[Tensor, Tensor, Tensor], weights: list[Tensor | float]) -> Tensor:
+    """Sum of products; plain numbers stay plain, because making tensors of them takes longer than the sum."""
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        if isinstance(weight, float):
+            total.add_(value, alpha=weight)
+        else:
+            total.addcmul_(value, weight)
+    return total
 
 
 def _capsule(p: Points, start: Center, end: Center, radius: Tensor | float) -> Tensor:

@@ -30,7 +30,7 @@ from cgsgan.data.head_people import sample_people
 from cgsgan.data.head_renderer import render_people
 from cgsgan.data.progress import Progress, ignore_progress
 
-CHUNK = 16
+CHUNK = 32
 """Persons rendered together. Fixed, so that a picture does not depend on how many are made."""
 _VERSION = 1
 """Raise it when the pictures change: cached archives carry it in their name."""

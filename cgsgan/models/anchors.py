@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cgsgan.models.layers import TINY
-from cgsgan.models.levels import CHANNELS, LIMIT, SECTIONS, UNIT, XYZ_UNIT, Heads, Level
+from cgsgan.models.levels import CHANNELS, LIMIT, SECTIONS, UNIT, XYZ_UNIT, Heads, Level, pack
 from cgsgan.types import SH_C0, Gaussians
 
 QUATERNION_EPSILON = 0.001
@@ -240,44 +240,6 @@ class AnchorDecoder(nn.Module):
 
     def _bound(self, means: Float[Tensor, "batch gaussian 3"]) -> Float[Tensor, "batch gaussian 3"]:
         return means.clamp(-0.5, 0.5) if self.config.bound == "clamp" else 0.5 * (2 * means).tanh()
-
-
-class _Pack(torch.autograd.Function):
-    """See :func:`pack`. By hand, because autograd would send transposed gradients down slow strided paths."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: list[int], merged: int, batch: int) -> tuple[Tensor, ...]:
-        ctx.rows, ctx.channels = rows, x.shape[1]
-        parts = [part.flatten(0, 1).t().reshape(batch, -1, x.shape[1]) for part in x.split(rows)]
-        return torch.cat(parts[:merged], dim=1), *parts[merged:]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        first, rest = gradients[0], gradients[1:]
-        points = first.shape[1] // sum(ctx.rows[: len(ctx.rows) - len(rest)])
-        sizes = [points * rows for rows in ctx.rows[: len(ctx.rows) - len(rest)]]
-        parts = [
-            gradient.reshape(-1, rows * ctx.channels).t().contiguous().view(rows, ctx.channels, -1)
-            for rows, gradient in zip(ctx.rows, (*first.split(sizes, dim=1), *rest))
-        ]
-        return torch.cat(parts), None, None, None
-
-
-def pack(
-    x: Float[Tensor, "row channel token"], rows: list[int], merged: int, batch: int
-) -> tuple[Float[Tensor, "batch _ channel"], ...]:
-    """Levels from the inner layout to contiguous ``[batch, gaussian, channel]``, children of a point
-    adjacent.
-
-    Args:
-        x: all levels, along the rows.
-        rows: rows of every level.
-        merged: so many levels become one tensor, the first returned; the others follow one by one.
-        batch: scenes.
-    """
-    result = _Pack.apply(x, rows, merged, batch)
-    assert isinstance(result, tuple)
-    return result
 
 
 def affine(x: Float[Tensor, "*shape"], scale: float, shift: float) -> Float[Tensor, "*shape"]:

@@ -1,8 +1,11 @@
-"""The levels' layers: token features to head outputs, for every row (child of a token) of a level."""
+"""The levels' layers: token features to head outputs, for every row (child of a token) of a level; and the way back
+from the layout ``[row, channel, token]`` to ``[batch, gaussian, channel]``.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -105,3 +108,41 @@ class Level(nn.Module):
             shared = torch.addmm(bias, weight, carried.to(bias.dtype), alpha=math.sqrt(0.5))
             split = split.to(bias.dtype).unflatten(0, (self.rows, self.features))
             return torch.baddbmm(shared[None], weight.expand(self.rows, -1, -1), split)
+
+
+class _Pack(torch.autograd.Function):
+    """See :func:`pack`. By hand, because autograd would send transposed gradients down slow strided paths."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: list[int], merged: int, batch: int) -> tuple[Tensor, ...]:
+        ctx.rows, ctx.channels = rows, x.shape[1]
+        parts = [part.flatten(0, 1).t().reshape(batch, -1, x.shape[1]) for part in x.split(rows)]
+        return torch.cat(parts[:merged], dim=1), *parts[merged:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first, rest = gradients[0], gradients[1:]
+        points = first.shape[1] // sum(ctx.rows[: len(ctx.rows) - len(rest)])
+        sizes = [points * rows for rows in ctx.rows[: len(ctx.rows) - len(rest)]]
+        parts = [
+            gradient.reshape(-1, rows * ctx.channels).t().contiguous().view(rows, ctx.channels, -1)
+            for rows, gradient in zip(ctx.rows, (*first.split(sizes, dim=1), *rest))
+        ]
+        return torch.cat(parts), None, None, None
+
+
+def pack(
+    x: Float[Tensor, "row channel token"], rows: list[int], merged: int, batch: int
+) -> tuple[Float[Tensor, "batch _ channel"], ...]:
+    """Levels from the inner layout to contiguous ``[batch, gaussian, channel]``, children of a point
+    adjacent.
+
+    Args:
+        x: all levels, along the rows.
+        rows: rows of every level.
+        merged: so many levels become one tensor, the first returned; the others follow one by one.
+        batch: scenes.
+    """
+    result = _Pack.apply(x, rows, merged, batch)
+    assert isinstance(result, tuple)
+    return result

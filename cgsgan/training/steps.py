@@ -25,17 +25,18 @@ Stats = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FakeImages:
-    """Pictures of a generator's step, cut from its graph, for the discriminator's step.
+class JudgedImages:
+    """Pictures of a generator's step, cut from its graph, for the discriminator's step; or real ones.
 
     Attributes:
         images: one view of each identity, in [0, 1].
         camera_labels: the labels they were rendered with.
-
+        logits: what the discriminator said of them, with its graph, when it has been asked already.
     """
 
     images: Float[Tensor, "batch 3 height width"]
     camera_labels: Float[Tensor, "batch 25"]
+    logits: Float[Tensor, "batch 1"] | None = None
 
 
 @dataclass(kw_only=True)
@@ -59,9 +60,12 @@ class AdversarialSteps:
     loss: LossConfig
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
+    def __post_init__(self) -> None:
+        self._judging_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
+
     def generator_gradients(
         self, draws: FakeDraws, images_seen: int, *, keep_view: int | None = None
-    ) -> tuple[Stats, FakeImages | None]:
+    ) -> tuple[Stats, JudgedImages | None]:
         """Accumulate the generator's gradient over all views of ``draws``.
 
         Args:
@@ -70,38 +74,47 @@ class AdversarialSteps:
             keep_view: also give the pictures of this view, for the discriminator's step.
 
         """
-        self.discriminator.requires_grad_(False)
+        self._freeze_discriminator(True)
         output = self._generate(draws.z)
         views = draws.camera_labels.shape[1]
         logits: list[Tensor] = []
-        kept: list[FakeImages] = []
+        kept: list[JudgedImages] = []
 
         def view_loss(scenes: Gaussians, view: int) -> Tensor:
             labels = draws.camera_labels[:, view]
             images = self._render(scenes, labels, draws.backgrounds[:, view])
             if view == keep_view:
-                kept.append(FakeImages(images=images.detach(), camera_labels=labels))
-            view_logits = self._judge(images, labels, images_seen)
+                fakes = self._judge_for_both(images, labels, images_seen)
+                kept.append(fakes)
+                view_logits = fakes.logits
+                assert view_logits is not None
+                (gradient,) = torch.autograd.grad(generator_loss(view_logits), fakes.images, retain_graph=True)
+                loss = (images * gradient).sum()  # a loss with exactly this gradient at the pictures
+            else:
+                view_logits = self._judge(images, labels, images_seen)
+                loss = generator_loss(view_logits)
             logits.append(view_logits.detach())
-            return generator_loss(view_logits)
+            return loss
 
         regularizer, stats = self._regularize(output)
         multiview_backward(output.gaussians, view_loss, views=views, regularizer=regularizer)
-        self.discriminator.requires_grad_(True)
+        self._freeze_discriminator(False)
         stats["generator_logits"] = torch.cat(logits).mean()
         return stats, kept[0] if kept else None
 
     @torch.no_grad()
-    def fresh_fakes(self, draws: FakeDraws) -> FakeImages:
+    def fresh_fakes(self, draws: FakeDraws) -> JudgedImages:
         """Pictures of new latents (view 0 of ``draws``), without a graph."""
         labels = draws.camera_labels[:, 0]
         images = self._render(self._generate(draws.z).gaussians, labels, draws.backgrounds[:, 0])
-        return FakeImages(images=images, camera_labels=labels)
+        return JudgedImages(images=images, camera_labels=labels)
 
-    def discriminator_gradients(self, fakes: FakeImages, reals: FakeImages, images_seen: int) -> Stats:
+    def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
-        fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
-        discriminator_loss_fake(fake_logits).backward()
+        fake_logits = fakes.logits
+        if fake_logits is None:
+            fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
+        discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
         real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
         discriminator_loss_real(real_logits).backward()
         real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
@@ -111,7 +124,7 @@ class AdversarialSteps:
             "logit_gap": real_logits.mean() - fake_logits.mean(),
         }
 
-    def penalty_gradients(self, reals: FakeImages, images_seen: int) -> Stats:
+    def penalty_gradients(self, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the gradient of the lazy R1 penalty: gamma / 2 * interval * mean |grad|^2."""
         # The range conversion and the blur stand before requires_grad, so that gamma keeps its published meaning.
         seen = self._discriminator_input(reals.images, images_seen).requires_grad_(True)
@@ -120,6 +133,10 @@ class AdversarialSteps:
         penalty = r1_penalty(logits, seen)
         (penalty.mean() * (0.5 * self.loss.r1_gamma * self.loss.r1_interval)).backward()
         return {"r1_penalty": penalty.detach().mean()}
+
+    def _freeze_discriminator(self, frozen: bool) -> None:
+        for parameter in self._judging_weights:
+            parameter.requires_grad_(not frozen)
 
     def _generate(self, z: Tensor) -> GeneratorOutput:
         with self.autocast():
@@ -138,6 +155,14 @@ class AdversarialSteps:
     def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
         with self.autocast():
             return self.discriminator(self._discriminator_input(images, images_seen), labels)
+
+    def _judge_for_both(self, images: Tensor, labels: Tensor, images_seen: int) -> JudgedImages:
+        """Logits whose graph leads to the pictures, as the generator needs it, and to the discriminator's weights."""
+        cut = images.detach().requires_grad_()
+        self._freeze_discriminator(False)
+        logits = self._judge(cut, labels, images_seen)
+        self._freeze_discriminator(True)
+        return JudgedImages(images=cut, camera_labels=labels, logits=logits)
 
     def _regularize(self, output: GeneratorOutput) -> tuple[Tensor | None, Stats]:
         loss, means = self.loss, output.anchors[0].means

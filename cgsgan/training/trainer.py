@@ -27,7 +27,7 @@ from cgsgan.training.optimization import discriminator_updater, generator_update
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.schedules import ema_beta, learning_rate_factor
 from cgsgan.training.settings import TrainingConfig
-from cgsgan.training.steps import AdversarialSteps, FakeImages, Stats
+from cgsgan.training.steps import AdversarialSteps, JudgedImages, Stats
 from cgsgan.training.tracking import RunningMeans, Tracker, check_finite
 
 
@@ -222,13 +222,13 @@ class Trainer:
 
         return draw(0, config.views_per_scene), None if config.reuse_fakes else draw(1, 1)
 
-    def _next_reals(self) -> FakeImages:
+    def _next_reals(self) -> JudgedImages:
         batch = self.stream.next()
         random = step_generator(self.config.seed, self.step_index, stream=2)
         backgrounds = self._deal(draw_backgrounds(random, batch_size=self.config.batch_size))
         pixels = batch.premultiplied.to(self.accelerator.device)
         images = pixels[:, :3] + (1 - pixels[:, 3:]) * backgrounds[:, :, None, None]
-        return FakeImages(images=images, camera_labels=batch.camera_labels.to(self.accelerator.device))
+        return JudgedImages(images=images, camera_labels=batch.camera_labels.to(self.accelerator.device))
 
     def _deal(self, whole: Tensor) -> Tensor:
         accelerator = self.accelerator

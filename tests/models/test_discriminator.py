@@ -81,7 +81,7 @@ def plain_std(x: Tensor, group: int) -> Tensor:
     return torch.cat([x, torch.cat(planes)], dim=1)
 
 
-def plain_discriminator(d: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
+def plain_discriminator(d: Any, images: Tensor, labels: Tensor) -> Tensor:
     config = d.config
     x = images
     if config.unshuffle == 2:
@@ -172,7 +172,7 @@ def test_label_statistics() -> None:
     standardised = (labels - mean) / torch.where(std > 0, std, 1.0)
     expected = discriminator(images, standardised)
     discriminator.set_label_statistics(mean, std)
-    # observed: equal
+    # observed worst error 0
     torch.testing.assert_close(discriminator(images, labels), expected, atol=1e-5, rtol=0)
     assert {"label_mean", "label_std"} <= set(discriminator.state_dict())
 

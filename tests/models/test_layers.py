@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear, normalize_second_moment
+from cgsgan.models.layers import Activation, EqualizedConv2d, EqualizedLinear, normalize_second_moment
 
 
 @pytest.mark.parametrize("activation", ["linear", "leaky_relu"])
 @pytest.mark.parametrize("multiplier", [1.0, 0.01])
-def test_linear_formula(activation: str, multiplier: float) -> None:
+def test_linear_formula(activation: Activation, multiplier: float) -> None:
     layer = EqualizedLinear(7, 5, activation=activation, lr_multiplier=multiplier, bias_init=2.0).double()
     x = torch.randn(2, 3, 7, dtype=torch.float64)
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
@@ -34,6 +34,7 @@ def test_linear_initialisation() -> None:
 @pytest.mark.parametrize(("kernel", "gain", "clamp"), [(3, 1.0, None), (1, math.sqrt(0.5), None), (3, 0.7, 0.4)])
 def test_convolution_formula(kernel: int, gain: float, clamp: float | None) -> None:
     conv = EqualizedConv2d(3, 4, kernel, activation="leaky_relu", clamp=clamp).double()
+    assert conv.bias is not None
     torch.nn.init.normal_(conv.bias)
     x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def test_published_generators(resolution: int, millions: float, gaussians: int, 
     assert official.num_ws == num_ws
     assert math.exp(official.decoder.log_shrink) == pytest.approx(shrink, abs=5e-6)
     assert official.decoder.max_log_scale == pytest.approx(-3.81231, abs=5e-6)
-    last_features = official.decoder.levels[-1].features
+    last: Any = official.decoder.levels[-1]
+    last_features = last.features
     dead = 14 * (last_features + 1)
     pose_input = 512 * 25 + 512 + 512 * 512
     assert count(official) - count(corrected) == dead + pose_input

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_generator, read_training_state
+from tests.tiny_experiment import tiny_config, tiny_trainer
 
 HERE = Path(__file__).parent
-from tests.tiny_experiment import tiny_config, tiny_trainer
 
 
 @pytest.fixture
