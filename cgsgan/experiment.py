@@ -129,7 +129,7 @@ def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Acc
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
-        autocast=accelerator.autocast,
+        autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
     )
 
 

@@ -10,7 +10,7 @@ from cgsgan.cameras import Cameras
 from cgsgan.data.active_points import ActivePoints
 from cgsgan.data.head_people import People
 from cgsgan.data.head_shading import shade
-from cgsgan.data.head_shapes import Points, nearest, normalize
+from cgsgan.data.head_shapes import Points, distances, nearest, normalize
 
 _SAMPLES = 2
 _BLOCK = 4
@@ -21,7 +21,9 @@ _STEP = 0.92
 """Distances are bounds up to a few per cent; stepping by less keeps thin parts from being jumped over."""
 _CONE_ROUNDS, _CONE_STEPS, _CONE_STUCK = 5, 4, 2e-3
 _RAY_STEPS = 40
-_HIT = 1e-3
+_HIT = 0.4
+"""A ray has hit when it is nearer than so many sample widths; the last step then lands far closer."""
+_OFFSET = 1.2e-3
 _SECANT_RANGE, _MAX_STEP = 0.02, 3.0
 
 
@@ -42,7 +44,7 @@ def render_people(who: People, cameras: Cameras, resolution: int) -> Float[Tenso
     start = _to_samples(start, size)
     rays = _directions(cameras, size)
     sample = 2.7 / (size * float(cameras.Ks_normalized[0, 0, 0]))
-    depth, hit = _trace(origins, rays, who, depth=start, alive=_to_samples(alive, size), reach=0.5 * sample)
+    depth, hit = _trace(origins, rays, who, depth=start, alive=_to_samples(alive, size), reach=_HIT * sample)
     colors = _shade_hits(origins, rays, depth, hit, who)
     return _average(colors, hit, resolution)
 
@@ -105,31 +107,29 @@ def _trace(
         active.put(depth, t + advance)
         active.put(step, advance)
         active.put(last, distance)
-        close = last.abs() < _HIT
+        close = last.abs() < reach
         hit |= close
         alive &= ~close & (depth < _FAR)
-    # Rays that graze a silhouette approach it without end: within half a sample they count as hits.
-    return depth, hit | (alive & (last.abs() < reach))
+    return depth, hit
 
 
 def _shade_hits(origins: Tensor, directions: Tensor, depth: Tensor, hit: Tensor, who: People) -> Tensor:
     active = ActivePoints(hit)
     rays = active.take(directions)
     p = _points(origins, rays, active.take(depth))
+    surfaces = distances(p, who)
     colors = torch.zeros(len(hit), 3, hit.shape[1])
-    active.put(colors, shade(p, _normals(p, who), rays, who))
+    active.put(colors, shade(p, surfaces, normals=_normals(p, surfaces, who), rays=rays, who=who))
     return colors
 
 
-def _normals(p: Points, who: People) -> Float[Tensor, "person 3 point"]:
-    """Normalised gradient of the distance, from four evaluations at the corners of a tetrahedron."""
-    offset = 0.0012
-    total = torch.zeros(len(p.x), 3, p.x.shape[1])
-    for x, y, z in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
-        distance = nearest(Points(p.x + x * offset, p.y + y * offset, p.z + z * offset), who)
-        for axis, sign in enumerate((x, y, z)):
-            total[:, axis].add_(distance, alpha=sign)
-    return normalize(total)
+def _normals(
+    p: Points, surfaces: tuple[Tensor, Tensor, Tensor, Tensor], who: People
+) -> Float[Tensor, "person 3 point"]:
+    """Normalised gradient of the distance, from forward differences."""
+    here = torch.stack(surfaces).amin(0)
+    moved = (p._replace(x=p.x + _OFFSET), p._replace(y=p.y + _OFFSET), p._replace(z=p.z + _OFFSET))
+    return normalize(torch.stack([nearest(point, who) - here for point in moved], dim=1))
 
 
 def _average(colors: Tensor, hit: Tensor, resolution: int) -> Tensor:

@@ -14,7 +14,6 @@ from cgsgan.data.head_shapes import (
     HAIR,
     SKIN,
     Points,
-    distances,
     mouth_height,
     neckline_offset,
     normalize,
@@ -25,16 +24,24 @@ _FACE_FROM = 0.045
 """Features of the face are painted in front of this z only."""
 
 
-def shade(p: Points, normals: Color, rays: Color, who: People) -> Color:
+def shade(
+    p: Points,
+    surfaces: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    normals: Color,
+    rays: Color,
+    who: People,
+) -> Color:
     """Colours, sRGB in [0, 1], of surface points.
 
     Args:
         p: the points.
+        surfaces: their distances to skin, hair, clothes and glasses.
         normals: outward unit normals.
         rays: unit directions from the camera.
         who: the persons.
     """
-    best, *others = distances(p, who)
+    best, *others = surfaces
     material = torch.full_like(best, SKIN, dtype=torch.uint8)
     for other, distance in zip((HAIR, CLOTH, GLASSES), others, strict=True):
         material.masked_fill_(distance < best, other)

@@ -16,7 +16,7 @@ def make_ema(generator: nn.Module) -> nn.Module:
 @torch.no_grad()
 def update_ema(ema: nn.Module, generator: nn.Module, beta: float) -> None:
     """``ema <- beta * ema + (1 - beta) * generator`` for parameters; buffers are copied."""
-    averages = list(ema.parameters())
-    torch._foreach_lerp_(averages, list(generator.parameters()), 1.0 - beta)
+    for average, current in zip(ema.parameters(), generator.parameters(), strict=True):
+        average.lerp_(current, 1.0 - beta)
     for target, source in zip(ema.buffers(), generator.buffers(), strict=True):
         target.copy_(source)

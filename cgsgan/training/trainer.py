@@ -58,7 +58,7 @@ class RealStream(Protocol):
         """Position, JSON-able."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position."""
         ...
 
@@ -256,7 +256,9 @@ class Trainer:
             return False
         out = torch.tensor(float(clock.minutes() >= self.config.max_minutes), device=self.accelerator.device)
         # All processes must leave the loop at the same step.
-        return bool(self.accelerator.reduce(out, reduction="sum") > 0)
+        total = self.accelerator.reduce(out, reduction="sum")
+        assert isinstance(total, torch.Tensor)
+        return bool(total > 0)
 
 
 class _Clock:

@@ -104,11 +104,8 @@ def test_mistakes_get_one_line(
 
 def test_wrong_options_exit_without_a_traceback(tmp_path: Path):
     for options in (["--training.kimg", "many"], ["--trainin.kimg", "3"]):
-        done = subprocess.run(
-            [sys.executable, "train.py", *options, "--out", str(tmp_path / "o")],
-            check=False,
-            check=False, cwd=ROOT, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        command = [sys.executable, "train.py", *options, "--out", str(tmp_path / "o")]
+        done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr + done.stdout
         assert "kimg" in done.stderr + done.stdout
