@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 from pathlib import Path
 
 import rasterizer
@@ -52,16 +53,23 @@ class Params(ctypes.Structure):
     )
 
 
+def search_folders() -> list[Path]:
+    """Where the compiled core may be. An editable install keeps it in site-packages, apart from the sources; the
+    package's own path names both, but not when an import hook has loaded the sources directly.
+    """
+    return [Path(folder) for folder in rasterizer.__path__] + [Path(folder, "rasterizer") for folder in sys.path]
+
+
 def find_library() -> Path:
-    """Path of the compiled core. An editable install keeps it apart from the sources, hence the search.
+    """Path of the compiled core.
 
     Raises:
         BackendError: where there is none; the message names the command that builds it.
     """
     names = [f"{prefix}{LIBRARY_STEM}{suffix}" for suffix in (".so", ".dylib", ".dll") for prefix in ("lib", "")]
-    for folder in rasterizer.__path__:
+    for folder in search_folders():
         for name in names:
-            path = Path(folder) / name
+            path = folder / name
             if path.is_file():
                 return path
     raise BackendError(

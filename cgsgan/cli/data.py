@@ -23,7 +23,7 @@ def run(argv: list[str]) -> int:
     )
 
 
-def make(out: Path, count: int = 5000, resolution: int = 64, seed: int = 0) -> int:
+def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> int:
     """Render procedural heads into a zip that can be trained on.
 
     Args:

@@ -75,10 +75,10 @@ def _weighted_sum(values: tuple[Tensor, Tensor, Tensor], weights: list[Tensor | 
     """Sum of products; plain numbers stay plain, because making tensors of them takes longer than the sum."""
     total = values[0] * weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
-        if isinstance(weight, float):
-            total.add_(value, alpha=weight)
-        else:
+        if isinstance(weight, Tensor):
             total.addcmul_(value, weight)
+        else:
+            total.add_(value, alpha=weight)
     return total
 
 

@@ -113,8 +113,8 @@ def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.nda
 def _checks(labels: Float64[np.ndarray, "image 25"]) -> dict[str, np.ndarray]:
     """Boolean arrays, True where the named fault is found."""
     poses = labels[:, :16].reshape(-1, 4, 4)
-    finite = np.isfinite(labels).all(1)
-    rotations = np.where(finite[:, None, None], poses[:, :3, :3], np.eye(3))
+    finite = np.asarray(np.isfinite(labels).all(1))
+    rotations = np.where(finite.reshape(-1, 1, 1), poses[:, :3, :3], np.eye(3))
     error = np.abs(rotations.transpose(0, 2, 1) @ rotations - np.eye(3)).max((1, 2))
     rigid = (error < RIGID_TOLERANCE) & (np.linalg.det(rotations) > 0)
     last_row = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(1) < RIGID_TOLERANCE

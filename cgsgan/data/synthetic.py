@@ -47,7 +47,7 @@ class SyntheticConfig:
         seed: of the persons; the first pictures of a larger set equal those of a smaller one.
     """
 
-    count: int = 5000
+    count: int = 6000
     resolution: int = 64
     seed: int = 0
 
@@ -136,7 +136,7 @@ def _one_torch_thread() -> Iterator[None]:
     """Chunks run side by side, so torch must not split them further.
 
     One large block is allocated and freed first: glibc then keeps blocks of up to that size on its heap
-    instead of asking the system for fresh pages at every temporary, which made rendering twice as slow.
+    instead of asking the system for fresh pages at every temporary, which makes rendering half as fast.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -7,7 +7,21 @@
 namespace RZ_NAMESPACE {
 
 // Slack of an extent, so that rounding never drops a pixel which the blending stage would draw.
-RZ_FN float slack(float extent) { return 0.01f + 1e-5f * extent; }
+template <class T>
+RZ_FN T slack(T extent) {
+    return extent * 1e-5f + 0.01f;
+}
+
+// Where the ellipse lies, relative to its center, over the pixel centers of one row of tiles that starts at `top`.
+template <class T>
+RZ_FN void row_interval(T top, T half_x, T half_y, T shear, T chord, T& left, T& right) {
+    const T bottom = top + (float)(TILE_SIZE - 1);
+    const T widest = shear * half_y * half_y / half_x;  // dy at which the ellipse reaches furthest right
+    const T low = minimum(maximum(top, -half_y), half_y), high = maximum(minimum(bottom, half_y), -half_y);
+    const T dy_right = minimum(maximum(widest, low), high), dy_left = minimum(maximum(-widest, low), high);
+    right = shear * dy_right + chord * square_root(maximum(half_y * half_y - dy_right * dy_right, T(0.0f)));
+    left = shear * dy_left - chord * square_root(maximum(half_y * half_y - dy_left * dy_left, T(0.0f)));
+}
 
 struct Range {
     int first, last;
@@ -28,27 +42,68 @@ RZ_FN Range tile_range(float low, float high, int pixels) {
 // Calls visit(tile) for the tiles that hold a pixel center inside the ellipse (Speedy-Splat's row intervals,
 // Hanson et al. 2025, on pixel centers).
 template <class Visit>
-RZ_FN void visit_tiles(const Frame& f, const float* record, Visit visit) {
+RZ_FN void visit_large(const Frame& f, const float* record, Visit visit) {
     const float x = record[PIXEL_X], y = record[PIXEL_Y];
     const float half_x = record[EXTENT_X] + slack(record[EXTENT_X]);
     const float half_y = record[EXTENT_Y] + slack(record[EXTENT_Y]);
-    const Range columns = tile_range(x - half_x, x + half_x, f.p->width);
     const Range rows = tile_range(y - half_y, y + half_y, f.p->height);
-    if (columns.first == columns.last || rows.first == rows.last) {
-        for (int row = rows.first; row <= rows.last; ++row)
-            for (int column = columns.first; column <= columns.last; ++column) visit(row * f.tiles_x + column);
-        return;
-    }
-    const float shear = record[SHEAR], chord = record[CHORD], extra = half_x - record[EXTENT_X];
-    const float widest = shear * half_y * half_y / half_x;  // dy at which the ellipse reaches furthest right
+    const float shear = record[SHEAR], chord = record[CHORD], extra = slack(record[EXTENT_X]);
     for (int row = rows.first; row <= rows.last; ++row) {
-        const float top = (float)(row * TILE_SIZE) + 0.5f - y, bottom = top + (float)(TILE_SIZE - 1);
-        const float low = minimum(maximum(top, -half_y), half_y), high = maximum(minimum(bottom, half_y), -half_y);
-        const float dy_right = minimum(maximum(widest, low), high), dy_left = minimum(maximum(-widest, low), high);
-        const float right = shear * dy_right + chord * square_root(maximum(half_y * half_y - dy_right * dy_right, 0.0f));
-        const float left = shear * dy_left - chord * square_root(maximum(half_y * half_y - dy_left * dy_left, 0.0f));
+        float left, right;
+        row_interval((float)(row * TILE_SIZE) + 0.5f - y, half_x, half_y, shear, chord, left, right);
         const Range span = tile_range(x + left - extra, x + right + extra, f.p->width);
         for (int column = span.first; column <= span.last; ++column) visit(row * f.tiles_x + column);
+    }
+}
+
+// The same for a vector of Gaussians, as far as Footprint::ROWS rows; a lane each.
+struct Footprints {
+    alignas(64) int32_t row[LANES], rows[LANES];
+    alignas(64) int32_t first[Footprint::ROWS][LANES], count[Footprint::ROWS][LANES];
+};
+
+RZ_FN void tile_ranges(VFloat low, VFloat high, int pixels, VInt& first, VInt& count) {
+    low = low - 0.5f;
+    high = high - 0.5f;
+    const VFloat last = (float)(pixels - 1), zero = 0.0f;
+    const VMask meets = (high >= zero) & (low <= last);
+    first = to_int(select(meets, maximum(low, zero) + 0.99f, zero));
+    const VInt end = to_int(select(meets, minimum(high, last), VFloat(-1.0f)));
+    constexpr int SHIFT = __builtin_ctz(TILE_SIZE);
+    // An interval between two pixel centers has end < first, but both may lie in one tile.
+    count = (end >> SHIFT) - (first >> SHIFT) + 1;
+    count = count & (end >= first);
+    first = first >> SHIFT;
+}
+
+RZ_FN void find_footprints(const Frame& f, const VFloat* fields, Footprints& out) {
+    const VFloat x = fields[PIXEL_X], y = fields[PIXEL_Y];
+    const VFloat extra = slack(fields[EXTENT_X]);
+    const VFloat half_x = fields[EXTENT_X] + extra, half_y = fields[EXTENT_Y] + slack(fields[EXTENT_Y]);
+    VInt row, rows;
+    tile_ranges(y - half_y, y + half_y, f.p->height, row, rows);
+    store_int(out.row, row);
+    store_int(out.rows, rows);
+    for (int i = 0; i < Footprint::ROWS; ++i) {
+        VFloat left, right;
+        const VFloat top = to_float((row + i) * TILE_SIZE) + 0.5f - y;
+        row_interval(top, half_x, half_y, fields[SHEAR], fields[CHORD], left, right);
+        VInt first, count;
+        tile_ranges(x + left - extra, x + right + extra, f.p->width, first, count);
+        store_int(out.first[i], first);
+        store_int(out.count[i], count & (rows > i));
+    }
+}
+
+template <class Visit>
+RZ_FN void visit_tiles(const Frame& f, const Footprint& footprint, const float* record, Visit visit) {
+    if (footprint.rows > Footprint::ROWS) {
+        visit_large(f, record, visit);
+        return;
+    }
+    for (int i = 0; i < footprint.rows; ++i) {
+        const int start = (footprint.row + i) * f.tiles_x + footprint.first[i];
+        for (int tile = start; tile < start + footprint.count[i]; ++tile) visit(tile);
     }
 }
 
@@ -98,7 +153,7 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
         const float* record = f.records + pair * RZ_RECORD_FLOATS;
         uint32_t key;
         __builtin_memcpy(&key, record + DEPTH, sizeof(key));
-        visit_tiles(f, record, [&](int tile) {
+        visit_tiles(f, f.footprints[pair], record, [&](int tile) {
             f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
         });
     }

@@ -54,6 +54,15 @@ struct Entry {
     uint32_t slot;
 };
 
+// The tiles that a Gaussian meets, where they lie in few rows: kept from counting to scattering.
+struct Footprint {
+    static constexpr int ROWS = 3;
+    uint16_t row;   // first
+    uint16_t rows;  // more than ROWS: the tiles must be found anew
+    uint16_t first[ROWS];
+    uint16_t count[ROWS];
+};
+
 struct ChunkTotals {
     int64_t instances;
     int64_t drawn;
@@ -79,6 +88,7 @@ struct Frame {
     float* records;         // [images, N, 16]
     uint32_t* offsets;      // [images, N] first slot of a Gaussian
     uint32_t* counts;       // [images, N] tiles it meets
+    Footprint* footprints;  // [images, N]
     uint32_t* tile_counts;  // [images, chunks, tiles] then the place of the chunk's next entry
     uint32_t* tile_starts;  // [images * tiles + 1]
     uint32_t* tile_ends;    // [images * tiles] entries behind it are hidden in all pixels
@@ -119,6 +129,7 @@ RZ_FN int64_t lay_out_views(Frame& f, void* memory) {
     f.records = arena.take<float>(pairs * RZ_RECORD_FLOATS);
     f.offsets = arena.take<uint32_t>(pairs);
     f.counts = arena.take<uint32_t>(pairs);
+    f.footprints = arena.take<Footprint>(pairs);
     f.tile_counts = arena.take<uint32_t>(f.images * f.chunks * f.tiles);
     f.tile_starts = arena.take<uint32_t>(f.images * f.tiles + 1);
     f.tile_ends = arena.take<uint32_t>(f.images * f.tiles);

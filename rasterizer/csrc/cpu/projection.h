@@ -81,12 +81,21 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
     }
     alignas(64) float columns[RZ_RECORD_FLOATS][LANES];
     for (int k = 0; k < RZ_RECORD_FLOATS; ++k) store(columns[k], fields[k]);
+    Footprints found;
+    find_footprints(f, fields, found);
     for (; drawn; drawn &= drawn - 1) {
         const int lane = __builtin_ctz(drawn);
         float* record = f.records + (pair + lane) * RZ_RECORD_FLOATS;
         for (int k = 0; k < RZ_RECORD_FLOATS; ++k) record[k] = columns[k][lane];
+        Footprint& footprint = f.footprints[pair + lane];
+        footprint.row = (uint16_t)found.row[lane];
+        footprint.rows = (uint16_t)found.rows[lane];
+        for (int i = 0; i < Footprint::ROWS; ++i) {
+            footprint.first[i] = (uint16_t)found.first[i][lane];
+            footprint.count[i] = (uint16_t)found.count[i][lane];
+        }
         uint32_t count = 0;
-        visit_tiles(f, record, [&](int tile) {
+        visit_tiles(f, footprint, record, [&](int tile) {
             ++tile_counts[tile];
             ++count;
         });

@@ -2,6 +2,7 @@
 // the extensions have no word (square root, masks in registers) or both compilers write poor code.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "../math.h"
@@ -111,6 +112,11 @@ RZ_FN VFloat select(VMask m, VFloat yes, VFloat no) {
 #endif
 RZ_FN VMask operator>(VFloat a, VFloat b) { return b < a; }
 RZ_FN VMask operator>=(VFloat a, VFloat b) { return b <= a; }
+
+typedef NativeInt VInt;
+RZ_FN VInt to_int(VFloat x) { return __builtin_convertvector(x.v, NativeInt); }
+RZ_FN VFloat to_float(VInt x) { return __builtin_convertvector(x, NativeFloat); }
+RZ_FN void store_int(int32_t* p, VInt x) { __builtin_memcpy(p, &x, sizeof(x)); }
 
 RZ_FN VFloat square_root(VFloat x) {
 #if RZ_LANES == 16 && defined(__AVX512F__)
