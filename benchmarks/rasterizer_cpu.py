@@ -1,8 +1,8 @@
 """The compiled CPU core against the plain torch reference: forward and backward, same tensors, same run.
 
-Usage: ``python benchmarks/rasterizer_cpu.py [--threads 2] [--repeats 20] [--workloads training mid]``. Prints a table and
-writes ``benchmarks/results/rasterizer_cpu.json``. The reference runs once per workload that is small enough for it;
-at 512 px and 240,000 Gaussians that takes minutes.
+Usage: ``python benchmarks/rasterizer_cpu.py [--threads 2] [--repeats 20] [--workloads training mid]``. Prints a
+table and writes ``benchmarks/results/rasterizer_cpu.json``. The reference runs once per workload that is small
+enough for it; at 512 px and 240,000 Gaussians that takes minutes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def compare(workload: Workload, repeats: int) -> dict[str, Any]:
     pairs = workload.batch * workload.views * workload.gaussians
     row: dict[str, Any] = {
         "pixels": workload.size, "gaussians": workload.gaussians, "batch": workload.batch,
-        "views": workload.views, "instances_per_gaussian": info["instances"] / pairs, "cpu": {},
+        "views": workload.views, "instances_per_gaussian": int(info["instances"]) / pairs, "cpu": {},
     }  # fmt: skip
     for isa in backend.available_isas():
         backend.select_isa(isa)

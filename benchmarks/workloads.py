@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Workload:
     batch: int = 1
     views: int = 1
 
-    def scene(self, seed: int = 0) -> dict[str, Tensor]:
+    def scene(self, seed: int = 0) -> dict[str, Any]:
         """Keyword arguments of ``rasterizer.rasterize``: tensors only, leaves that require gradients."""
         random = torch.Generator().manual_seed(seed)
         shape = (self.batch, self.gaussians)

@@ -141,7 +141,9 @@ class RasterizeCpu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         library = load_library()
         *inputs, _colors, _alphas, _depths = ctx.saved_tensors
         incoming = [None if grad is None else grad.contiguous() for grad in grads]

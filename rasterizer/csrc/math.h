@@ -18,8 +18,13 @@ namespace RZ_NAMESPACE {
 
 RZ_FN float select(bool mask, float yes, float no) { return mask ? yes : no; }
 RZ_FN double select(bool mask, double yes, double no) { return mask ? yes : no; }
+#if defined(__CUDACC__)
+RZ_FN float square_root(float x) { return sqrtf(x); }
+RZ_FN double square_root(double x) { return sqrt(x); }
+#else
 RZ_FN float square_root(float x) { return __builtin_sqrtf(x); }
 RZ_FN double square_root(double x) { return __builtin_sqrt(x); }
+#endif
 
 template <class T>
 RZ_FN T maximum(T a, T b) {
