@@ -13,6 +13,7 @@ from cgsgan.config import ConfigError, ExperimentConfig, load_config
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 RUNS = Path("runs")
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def run(argv: list[str]) -> int:
     resumed = _resumed_folder(options)
     if config_file is None:
         config_file = DEFAULT_CONFIG if resumed is None else resumed / "config.yaml"
-    default = TrainArguments(experiment=load_config(config_file))
+    default = TrainArguments(experiment=load_config(find_config(config_file)))
     arguments = tyro.cli(TrainArguments, default=default, args=options, prog="train.py [config.yaml]")
     config = arguments.experiment.resolved()
 
@@ -56,6 +57,18 @@ def run(argv: list[str]) -> int:
             print(f"  {name:16s} {path}")
         print(f"more pictures: python render.py {result.run.path} --seeds 0-7 --turntable webp --ply")
     return 0
+
+
+def find_config(path: Path) -> Path:
+    """The config file itself, or the one of this name that ships with the package.
+
+    In a checkout ``configs/`` lies beside the package, in an installed wheel inside it; either way
+    ``configs/quickstart.yaml`` names the same file from any working directory.
+    """
+    if path.exists() or path.is_absolute():
+        return path
+    shipped = [root / path for root in (PACKAGE.parent, PACKAGE)]
+    return next((candidate for candidate in shipped if candidate.is_file()), path)
 
 
 def _split_config(argv: list[str]) -> tuple[Path | None, list[str]]:
