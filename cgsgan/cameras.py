@@ -29,7 +29,6 @@ class Cameras:
     Attributes:
         viewmats: world-to-camera transforms.
         Ks_normalized: intrinsics divided by the image size: fx/W, fy/H, cx/W, cy/H.
-
     """
 
     viewmats: Float[Tensor, "*batch 4 4"]
@@ -81,7 +80,6 @@ def look_at(
 
     Raises:
         ValueError: when a camera looks straight up or down, where "up" has no direction.
-
     """
     target = positions.new_zeros(3) if target is None else target
     forward = torch.nn.functional.normalize(target - positions, dim=-1)
@@ -110,7 +108,6 @@ def orbit(
         pitch: radians; positive is above.
         radius: distance to the origin, world units.
         focal: focal length over image size.
-
     """
     positions = radius * torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=-1)
     Ks = intrinsics(focal, device=positions.device).expand(*yaw.shape, 3, 3)
@@ -134,7 +131,6 @@ def turntable(frames: int, *, kind: str = "swing", focal: float = FOCAL_NORMALIZ
 
     Raises:
         ValueError: for an unknown ``kind`` or ``frames`` < 1.
-
     """
     if frames < 1:
         raise ValueError(f"turntable: expected at least 1 frame, got {frames}")

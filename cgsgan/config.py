@@ -42,7 +42,6 @@ class ExperimentConfig:
         discriminator: images and labels to logits.
         rendering: Gaussians to images.
         training: losses, optimiser, length.
-
     """
 
     name: str = "cgsgan"
@@ -53,8 +52,26 @@ class ExperimentConfig:
     rendering: SplattingConfig = field(default_factory=SplattingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:
+        """The resolved config, after the command line changed ``before`` into this one.
+
+        Raises:
+            ConfigError: when a part was given a resolution of its own.
+        """
+        for part in ("data", "generator", "discriminator"):
+            own = getattr(self, part).resolution
+            if own not in (getattr(before, part).resolution, self.resolution):
+                raise ConfigError(
+                    f"--{part}.resolution {own} but resolution is {self.resolution}; set --resolution only"
+                )
+        return self.resolved()
+
     def resolved(self) -> ExperimentConfig:
-        """The same config with every component at ``resolution``."""
+        """The same config with every component at ``resolution``.
+
+        Raises:
+            ValueError: when a part cannot be had at it.
+        """
         size = {"resolution": self.resolution}
         return dataclasses.replace(
             self,
@@ -69,7 +86,6 @@ def load_config(path: Path | str) -> ExperimentConfig:
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type, contradictory resolution; names file and dotted path.
-
     """
     return parse_config(_read_merged(Path(path)), source=str(path))
 

@@ -29,6 +29,7 @@ from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.gallery import (
+    LARGEST_TILE,
     contact_sheet,
     generate_scenes,
     latents_from_seeds,
@@ -57,7 +58,6 @@ class TrainedGenerator(nn.Module):
         config: the experiment it comes from.
         renderer: draws its scenes as they were drawn in training, at any size.
         images_seen: how long it was trained.
-
     """
 
     def __init__(self, network: GaussianGenerator, config: ExperimentConfig, images_seen: int = 0) -> None:
@@ -104,7 +104,6 @@ class RunResult:
     Attributes:
         run: its folder.
         files: name and path of everything made at the end.
-
     """
 
     run: RunFolder
@@ -166,15 +165,19 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
 
     Raises:
         ValueError: for anything a user can fix: data, config, folders; nothing is written over.
-
     """
     accelerator = Accelerator(mixed_precision=config.training.mixed_precision, cpu=not torch.cuda.is_available())
     checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
         check_resumable(run, config)
+    else:
+        run.check_free()
+    check_groups(config, accelerator.num_processes)
     trainer = build_trainer(config, run, accelerator)
     if checkpoint is not None:
         trainer.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
+        if accelerator.is_main_process:
+            run.write_config(dump_config(config))
     elif accelerator.is_main_process:
         run.create(dump_config(config))
     accelerator.wait_for_everyone()
@@ -184,9 +187,24 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     return RunResult(run=run, files=files)
 
 
+def check_groups(config: ExperimentConfig, processes: int) -> None:
+    """Refuse batches that the discriminator's minibatch-std groups do not divide.
+
+    Raises:
+        ConfigError: names batch, processes and group.
+    """
+    group = config.discriminator.minibatch_std_group
+    local = config.training.batch_size / processes
+    if local % group and (processes > 1 or local > group):
+        raise ConfigError(
+            f"training.batch_size: {config.training.batch_size} over {processes} process(es) does not divide into "
+            f"groups of {group} (discriminator.minibatch_std_group)"
+        )
+
+
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "data.path", "data.workers",
-             "data.preload", "data.cache")  # fmt: skip
+             "data.preload", "data.cache", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping and where the data lies."""
 
 
@@ -195,7 +213,6 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
 
     Raises:
         ConfigError: names every differing field with both values.
-
     """
     different = [
         line for line in differing_fields(load_config(run.config), config) if line.split(":")[0] not in RESUMABLE
@@ -213,7 +230,6 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> T
 
     Raises:
         ValueError: when there is none, or it is damaged or of another kind.
-
     """
     file = find_generator(path)
     stored = read_generator(file)
@@ -232,13 +248,13 @@ def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_see
     path = run.samples / f"kimg-{images_seen / 1000:09.3f}.png"
     device = next(ema.parameters()).device
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim).to(device)
-    save_contact_sheet(path, contact_sheet(generator, generator.renderer, z, size=config.resolution))
+    save_contact_sheet(path, contact_sheet(generator, generator.renderer, z, size=min(config.resolution, LARGEST_TILE)))
     return f"contact sheet: {path}"
 
 
 def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     generator = load_generator(run.path)
-    size = config.resolution
+    size = min(config.resolution, LARGEST_TILE)
     files = {name: run.path / name for name in ("grid.png", "turntable.webp", "head.ply")}
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim)
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))

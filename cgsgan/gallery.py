@@ -22,6 +22,9 @@ from cgsgan.types import Gaussians, GeneratorOutput
 SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
 """Yaw and pitch in degrees of the views of a contact sheet."""
 WHITE = (1.0, 1.0, 1.0)
+LARGEST_TILE = 256
+"""Pictures of sheets and turntables that nobody chose the size of are at most this large, pixels."""
+SCENES_AT_ONCE = 2
 
 
 @runtime_checkable
@@ -74,10 +77,13 @@ def contact_sheet(
     columns: int = 2,
 ) -> Float[Tensor, "3 height width"]:
     """Seeds as rows, ``SHEET_VIEWS`` as columns, ``columns`` such blocks side by side; RGB in [0, 1]."""
-    scenes = generate_scenes(generator, z, truncation_psi=truncation_psi)
     angles = torch.tensor(SHEET_VIEWS).mul(math.pi / 180)
-    images = render_views(renderer, scenes, orbit(angles[:, 0], angles[:, 1]), size=size)
-    return make_grid(images.flatten(0, 1).cpu(), columns=columns * len(SHEET_VIEWS))
+    cameras = orbit(angles[:, 0], angles[:, 1])
+    images = []
+    for latent in z.split(SCENES_AT_ONCE):  # bounds the memory of large presets
+        scenes = generate_scenes(generator, latent, truncation_psi=truncation_psi)
+        images.append(render_views(renderer, scenes, cameras, size=size).flatten(0, 1).cpu())
+    return make_grid(torch.cat(images), columns=columns * len(SHEET_VIEWS))
 
 
 def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, smallest: int = 640) -> None:

@@ -26,7 +26,6 @@ class Gaussians:
         scales: standard deviations along the local axes, world units, > 0.
         opacities: in [0, 1].
         colors: display-referred sRGB in [0, 1] (values above 1 are allowed), the degree-0 form.
-
     """
 
     means: Float[Tensor, "*batch gaussian 3"]
@@ -67,7 +66,6 @@ class RenderOutput:
         images: float RGB, [0, 1] for colours in [0, 1]; not clamped.
         alphas: coverage, 1 - transmittance, [0, 1].
         depths: expected z-depth in world units (0 where nothing is hit), or None when it was not asked for.
-
     """
 
     images: Float[Tensor, "batch view 3 height width"]
@@ -84,7 +82,6 @@ class GeneratorOutput:
         anchors: the anchors of each level but the last, coarse to fine; never rendered, they carry the next level.
         level_sizes: Gaussians per level, in the order in which ``gaussians`` holds them.
         ws: the latents after the mapping network and truncation, one row per style input.
-
     """
 
     gaussians: Gaussians

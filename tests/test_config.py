@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cgsgan.config import (
     load_config,
     parse_config,
 )
+from cgsgan.models.presets import PRESETS, published_discriminator, published_generator
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -107,3 +109,16 @@ def test_differences_are_named_with_both_values():
     second = parse_config({"training": {"seed": 3}}, source="x")
     assert differing_fields(first, second) == ["training.seed: 0 -> 3"]
     assert config_to_dict(first)["training"]["optimizer"]["beta2"] == 0.99
+
+
+@pytest.mark.parametrize("size", [256, 512, 1024, 2048])
+def test_published_configs_hold_the_published_networks(size: int):
+    config = load_config(CONFIGS[0].parent / f"ffhq{size}.yaml")
+    assert config.generator == replace(published_generator(size), xyz_group="points_and_heads")
+    assert config.discriminator == published_discriminator(size)
+
+
+def test_the_quickstart_config_holds_the_quickstart_networks():
+    for name in ("quickstart", "heads64"):
+        config = load_config(CONFIGS[0].parent / f"{name}.yaml")
+        assert (config.generator, config.discriminator) == PRESETS["quickstart"]

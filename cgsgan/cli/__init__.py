@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"cgsgan {command}: {error}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print(f"cgsgan {command}: out of memory; try a smaller --size, batch or resolution", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"cgsgan {command}: stopped", file=sys.stderr)
         return 130

@@ -13,7 +13,6 @@ def run(argv: list[str]) -> int:
 
     Raises:
         ValueError: for anything wrong with the data or the arguments' values, in one line.
-
     """
     return tyro.extras.subcommand_cli_from_dict(
         {"make": make, "check": check, "preview": preview},
@@ -31,7 +30,6 @@ def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> i
         count: number of pictures, one person each.
         resolution: their size in pixels.
         seed: other seeds give other persons.
-
     """
     from cgsgan.data.progress import progress_bar
     from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
@@ -50,7 +48,6 @@ def check(path: tyro.conf.Positional[str], mask_folder: str | None = None) -> in
     Args:
         path: folder or zip with a dataset.json.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
-
     """
     from cgsgan.data.check import check_dataset
     from cgsgan.data.progress import progress_bar
@@ -79,7 +76,6 @@ def preview(
         count: number of pictures.
         resolution: size at which they are shown.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
-
     """
     from cgsgan.data.dataset import DataConfig, open_dataset
     from cgsgan.data.preview import contact_sheet, pose_histogram

@@ -15,7 +15,6 @@ class InfoArguments:
 
     Attributes:
         file: a .ply of Gaussians, a generator.safetensors, a checkpoint folder or a run folder.
-
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -34,7 +33,6 @@ def describe(file: Path) -> list[tuple[str, str]]:
 
     Raises:
         ValueError: when it is neither a readable ``.ply`` nor a checkpoint.
-
     """
     if file.suffix.lower() == ".ply":
         from cgsgan.export.ply import describe_ply

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+MOST_SEEDS = 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class RenderArguments:
@@ -26,7 +28,6 @@ class RenderArguments:
         axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
         bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
         out: folder to write to; default next to the checkpoint's run.
-
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -65,17 +66,19 @@ def parse_seeds(text: str) -> list[int]:
 
     Raises:
         ValueError: for anything else.
-
     """
     seeds: list[int] = []
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+            span = range(int(first), int(last if dash else first) + 1)
+            if not span or len(seeds) + len(span) > MOST_SEEDS:
+                raise ValueError
+            seeds.extend(span)
     except ValueError:
         seeds = []
-    if not seeds or len(seeds) > 4096:
-        raise ValueError(f"--seeds: expected something like 0-7 or 3,5,9-12 (at most 4096 of them), got {text!r}")
+    if not seeds:
+        raise ValueError(f"--seeds: expected something like 0-7 or 3,5,9-12 (at most {MOST_SEEDS}), got {text!r}")
     return seeds
 
 
@@ -102,6 +105,8 @@ def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -
         size = arguments.size or generator.resolution
         sheet = contact_sheet(generator, generator.renderer, z, size=size, truncation_psi=arguments.psi)
         save_contact_sheet(written[-1], sheet)
+    if not (arguments.turntable or arguments.ply):
+        return written
     scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
     if arguments.turntable:
         written.append(out / f"turntable.{arguments.turntable}")

@@ -24,7 +24,6 @@ class TrainArguments:
         experiment: the config.
         out: run folder; default runs/NAME, or the first free runs/NAME-2, -3...
         resume: continue the run in --out (or in the folder given here) from its newest checkpoint.
-
     """
 
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
@@ -41,7 +40,7 @@ def run(argv: list[str]) -> int:
         config_file = DEFAULT_CONFIG if resumed is None else resumed / "config.yaml"
     default = TrainArguments(experiment=load_config(find_config(config_file)))
     arguments = tyro.cli(TrainArguments, default=default, args=options, prog="train.py [config.yaml]")
-    config = arguments.experiment.resolved()
+    config = arguments.experiment.with_overrides_checked(default.experiment)
 
     from cgsgan import experiment
     from cgsgan.training.run_folder import RunFolder, free_run_folder

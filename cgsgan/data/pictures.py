@@ -40,7 +40,7 @@ class PictureReader:
         if resolution > self._size:
             raise DatasetError(
                 f"{self.location}: the pictures are {self._size} px, smaller than the resolution asked for, "
-                f"{resolution}; set data.resolution to {self._size} or less"
+                f"{resolution}; set resolution to {self._size} or less"
             )
 
     def _decode(self, row: int) -> Image.Image:

@@ -13,7 +13,6 @@ def knn_loss(means: Float[Tensor, "batch anchor 3"], neighbors: int = 64) -> Flo
     Args:
         means: centres of the level-0 anchors, world units.
         neighbors: how many nearest others count; all others when there are fewer.
-
     """
     count = means.shape[1]
     neighbors = min(neighbors, count - 1)

@@ -16,7 +16,6 @@ def r1_penalty(
         real_logits: D(real_images), with its graph.
         real_images: what D saw, in [-1, 1], requiring gradients. The range matters: the published gammas hold
             for images in [-1, 1] and would have to be divided by 4 for images in [0, 1].
-
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))

@@ -79,7 +79,7 @@ def quickstart_discriminator(resolution: int = 64) -> DiscriminatorConfig:
         channels=(32, 64, 96, 96),
         downsample="average",
         camera_width=64,
-        camera_layers=1,
+        camera_layers=2,
         clamp=None,
         half_precision_blocks=0,
     )

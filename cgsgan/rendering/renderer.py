@@ -32,6 +32,5 @@ class Renderer(Protocol):
             size: width and height in pixels.
             backgrounds: solid colours, always explicit.
             depth: also give expected depth.
-
         """
         ...

@@ -22,15 +22,14 @@ class SplattingConfig:
         near_plane: Gaussians with a smaller z-depth are not drawn, world units.
         far_plane: nor are those beyond this depth.
         antialiased: compensate opacities for the dilation (Mip-Splatting). Published CGS-GANs were trained without.
-        backend: which rasterizer; ``auto`` takes the fastest one for the tensors' device.
-
+        backend: which rasterizer; ``auto`` and ``cpu`` are the compiled core, ``reference`` plain torch.
     """
 
     eps2d: float = 0.3
     near_plane: float = 0.01
     far_plane: float = 10.0
     antialiased: bool = False
-    backend: Literal["auto", "cpu", "reference", "cuda", "gsplat"] = "auto"
+    backend: Literal["auto", "cpu", "reference"] = "auto"
 
 
 class SplattingRenderer:
@@ -41,7 +40,6 @@ class SplattingRenderer:
         training_size: image size in pixels at which the generator was trained. Rendering at ``size`` pixels uses
             ``eps2d * (size / training_size)^2``: the dilation keeps its size in the scene, and a head looks the same
             at every zoom.
-
     """
 
     def __init__(self, config: SplattingConfig, training_size: int) -> None:
@@ -60,7 +58,10 @@ class SplattingRenderer:
         """See :class:`~cgsgan.rendering.renderer.Renderer`."""
         from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
 
-        config = self.config
+        config, device = self.config, scenes.means.device
+        if config.backend != "reference" and device.type != "cpu":
+            # There is no compiled core for this device: networks stay on it, scenes go to the CPU core and back.
+            scenes, cameras = scenes.map(Tensor.cpu), cameras.map(Tensor.cpu)
         render = rasterize(
             scenes.means,
             scenes.quats,
@@ -71,7 +72,7 @@ class SplattingRenderer:
             cameras.Ks(size, size),
             size,
             size,
-            backgrounds=backgrounds,
+            backgrounds=backgrounds.to(scenes.means.device),
             near_plane=config.near_plane,
             far_plane=config.far_plane,
             eps2d=config.eps2d * (size / self.training_size) ** 2,
@@ -79,5 +80,6 @@ class SplattingRenderer:
             depth=depth,
             backend=config.backend,
         )
-        images = render.colors.movedim(-1, -3)
-        return RenderOutput(images=images, alphas=render.alphas, depths=render.depths)
+        depths = None if render.depths is None else render.depths.to(device)
+        images = render.colors.movedim(-1, -3).to(device)
+        return RenderOutput(images=images, alphas=render.alphas.to(device), depths=depths)

@@ -43,7 +43,6 @@ class GeneratorFile:
         config: the experiment's resolved config as plain data.
         images_seen: how far the run was.
         weights: the averaged generator's state.
-
     """
 
     config: dict[str, Any]
@@ -58,7 +57,6 @@ class TrainingState:
     Attributes:
         tensors: names to tensors, see :func:`flatten_optimizer`.
         progress: JSON-able: step, images seen, position in the data.
-
     """
 
     tensors: dict[str, Tensor]
@@ -70,7 +68,6 @@ def save_checkpoint(folder: Path, generator: GeneratorFile, training: TrainingSt
 
     Returns:
         The new checkpoint's folder.
-
     """
     target = folder / f"kimg-{generator.images_seen / 1000:09.3f}"
     partial = folder / f".{target.name}.partial"
@@ -81,9 +78,12 @@ def save_checkpoint(folder: Path, generator: GeneratorFile, training: TrainingSt
     (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
     for path in partial.iterdir():
         _sync(path)
+    _sync(partial)
+    replaced = folder / f".{target.name}.replaced"
     if target.exists():
-        shutil.rmtree(target)
+        target.rename(replaced)
     partial.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
     _sync(folder)
     if keep > 0:
         for old in list_checkpoints(folder)[:-keep]:
@@ -112,7 +112,6 @@ def find_generator(path: Path | str) -> Path:
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
-
     """
     path = Path(path)
     if path.is_file():
@@ -132,7 +131,6 @@ def read_generator(path: Path | str) -> GeneratorFile:
 
     Raises:
         CheckpointError: when the file is not one of ours, is damaged, or comes from a newer version.
-
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -143,15 +141,17 @@ def read_generator(path: Path | str) -> GeneratorFile:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format name")
         raise CheckpointError(f"{path}: expected a {FORMAT} file, found {found}")
-    if int(metadata.get("version", "0")) > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {metadata['version']} is newer than this cgsgan reads ({FORMAT_VERSION}); "
-            "update cgsgan"
-        )
     try:
+        version = int(metadata["version"])
         config, images_seen = json.loads(metadata["config"]), int(metadata["images_seen"])
-    except (KeyError, ValueError) as error:
+        if not isinstance(config, dict):
+            raise TypeError(f"the config is a {type(config).__name__}, not a mapping")
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged header ({error})") from None
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version} is newer than this cgsgan reads ({FORMAT_VERSION}); update cgsgan"
+        )
     return GeneratorFile(config=config, images_seen=images_seen, weights=weights)
 
 
@@ -160,7 +160,6 @@ def read_training_state(checkpoint: Path) -> TrainingState:
 
     Raises:
         CheckpointError: when a file is missing or damaged.
-
     """
     try:
         progress = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))

@@ -32,7 +32,6 @@ class FakeDraws:
         z: latents.
         camera_labels: an independent label for each view: the views of a scene are not correlated.
         backgrounds: uniform random colours in [0, 1].
-
     """
 
     z: Float[Tensor, "batch z_dim"]

@@ -30,7 +30,6 @@ def multiview_backward(
             own, so that no minibatch-std group ever holds two views of one identity.
         views: V >= 1.
         regularizer: a further scalar with a graph into the generator, or None.
-
     """
     leaf = scenes.map(lambda tensor: tensor.detach().requires_grad_())
     for view in range(views):

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from cgsgan.training.settings import OptimizerConfig
-
-
-@runtime_checkable
-class HasPositionParameters(Protocol):
-    """A generator that names the parameters of its separate learning-rate group."""
-
-    def position_parameters(self) -> list[nn.Parameter]:
-        """Parameters that move Gaussians."""
-        ...
-
-    def parameters(self, recurse: bool = True) -> object:
-        """All parameters."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -35,7 +21,6 @@ class Updater:
         base_rates: learning rate of each parameter group at full strength.
         clip_norm: 0 is off.
         accelerator: averages gradients over processes.
-
     """
 
     parameters: list[nn.Parameter]
@@ -52,13 +37,14 @@ class Updater:
 
         Returns:
             The norm of the averaged gradient before clipping.
-
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         average_over_processes(self.accelerator, gradients)
-        for gradient in gradients:
-            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
         norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(norm.isfinite()):
+            for gradient in gradients:
+                torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+            norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         for group, rate in zip(self.adam.param_groups, self.base_rates, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgsgan.export.atomic import atomic_path
 from cgsgan.training.checkpoint import list_checkpoints
 
 CONFIG_FILE = "config.yaml"
@@ -20,7 +21,6 @@ class RunFolder:
 
     Attributes:
         path: the folder itself.
-
     """
 
     path: Path
@@ -50,27 +50,40 @@ class RunFolder:
 
         Raises:
             RunFolderError: when there is none.
-
         """
         found = list_checkpoints(self.checkpoints)
         if not found:
             raise RunFolderError(f"{self.path}: nothing to resume, it holds no complete checkpoint")
         return found[-1]
 
+    def check_free(self) -> None:
+        """Say early, before anything slow, that a new run cannot go here.
+
+        Raises:
+            RunFolderError: when there is a file of this name, or the folder already holds something.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path}: is a file; --out names a folder")
+        if self.path.exists() and any(self.path.iterdir()):
+            resumable = bool(list_checkpoints(self.checkpoints))
+            fix = "continue the run in it with --resume" if resumable else "remove it (it holds no checkpoint)"
+            raise RunFolderError(f"{self.path}: is not empty; choose another --out, or {fix}")
+
     def create(self, config_text: str) -> None:
         """Make the folder for a new run and write its config.
 
         Raises:
-            RunFolderError: when the folder already holds something.
-
+            RunFolderError: as :meth:`check_free`.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunFolderError(
-                f"{self.path}: is not empty; choose another --out, or continue the run in it with --resume"
-            )
+        self.check_free()
         self.samples.mkdir(parents=True)
         self.checkpoints.mkdir()
-        self.config.write_text(config_text, encoding="utf-8")
+        self.write_config(config_text)
+
+    def write_config(self, config_text: str) -> None:
+        """Write the resolved config, atomically: what stands there is what the next resume starts from."""
+        with atomic_path(self.config) as partial:
+            partial.write_text(config_text, encoding="utf-8")
 
 
 def free_run_folder(parent: Path, name: str) -> RunFolder:

@@ -21,7 +21,6 @@ class OptimizerConfig:
         discriminator_clip_norm: the same for the discriminator.
         decay_kimg: both rates fall linearly over this last part of the run.
         decay_final: ... to this fraction.
-
     """
 
     generator_lr: float = 0.0025
@@ -46,7 +45,6 @@ class LossConfig:
         center_weight: weight of the centre of mass of the coarsest anchors.
         blur_sigma: blur of all discriminator inputs at the start, pixels.
         blur_fade_kimg: it has faded out after this many images. 0 is off.
-
     """
 
     r1_gamma: float = 1.0
@@ -79,7 +77,6 @@ class TrainingConfig:
         sample_kimg: a contact sheet of the averaged generator.
         checkpoint_kimg: a checkpoint to resume from.
         keep_checkpoints: older ones are removed beyond this number. 0 keeps all.
-
     """
 
     kimg: float = 15000.0
@@ -103,11 +100,11 @@ class TrainingConfig:
 
         Raises:
             ValueError: names the field, the value and what is allowed.
-
         """
         positive = ("kimg", "batch_size", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name}: expected a number > 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"training.{name}: expected a finite number > 0, got {value}")
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")

@@ -50,7 +50,6 @@ class AdversarialSteps:
         size: image size in pixels.
         loss: weights.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
-
     """
 
     generator: nn.Module
@@ -72,7 +71,6 @@ class AdversarialSteps:
             draws: B latents with V cameras and backgrounds each.
             images_seen: for the blur schedule.
             keep_view: also give the pictures of this view, for the discriminator's step.
-
         """
         self._freeze_discriminator(True)
         output = self._generate(draws.z)
@@ -126,11 +124,13 @@ class AdversarialSteps:
 
     def penalty_gradients(self, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the gradient of the lazy R1 penalty: gamma / 2 * interval * mean |grad|^2."""
-        # The range conversion and the blur stand before requires_grad, so that gamma keeps its published meaning.
-        seen = self._discriminator_input(reals.images, images_seen).requires_grad_(True)
+        # The range conversion stands before requires_grad, so that gamma keeps its published meaning; the blur behind
+        # it: the penalty is on the gradient at the picture.
+        images = (reals.images * 2 - 1).requires_grad_(True)
+        seen = self._discriminator_input(images, images_seen)
         with self.autocast():
             logits = self.discriminator(seen, reals.camera_labels)
-        penalty = r1_penalty(logits, seen)
+        penalty = r1_penalty(logits, images)
         (penalty.mean() * (0.5 * self.loss.r1_gamma * self.loss.r1_interval)).backward()
         return {"r1_penalty": penalty.detach().mean()}
 
@@ -148,13 +148,15 @@ class AdversarialSteps:
         return rendered.images.squeeze(1)
 
     def _discriminator_input(self, images: Tensor, images_seen: int) -> Tensor:
+        """Pictures in [-1, 1] under the blur of this moment."""
         loss = self.loss
         sigma = blur_sigma(images_seen, initial=loss.blur_sigma, fade_kimg=loss.blur_fade_kimg)
-        return blur(images * 2 - 1, sigma)
+        return blur(images, sigma)
 
     def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
+        seen = self._discriminator_input(images * 2 - 1, images_seen)
         with self.autocast():
-            return self.discriminator(self._discriminator_input(images, images_seen), labels)
+            return self.discriminator(seen, labels)
 
     def _judge_for_both(self, images: Tensor, labels: Tensor, images_seen: int) -> JudgedImages:
         """Logits whose graph leads to the pictures, as the generator needs it, and to the discriminator's weights."""

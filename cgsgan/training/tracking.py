@@ -42,7 +42,6 @@ class Tracker:
         log: the JSON-lines file, appended to.
         total_kimg: length of the bar.
         active: False in processes other than the main one.
-
     """
 
     def __init__(self, log: Path, *, total_kimg: float, active: bool) -> None:
@@ -107,7 +106,6 @@ def check_finite(means: Mapping[str, float], kimg: float) -> None:
 
     Raises:
         FloatingPointError: names the quantities and the place.
-
     """
     broken = [name for name, value in means.items() if not torch.isfinite(torch.tensor(value))]
     if broken:

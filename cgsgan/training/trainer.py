@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.training.checkpoint import (
+    CheckpointError,
     GeneratorFile,
     TrainingState,
     flatten_optimizer,
@@ -23,7 +25,10 @@ from cgsgan.training.checkpoint import (
 )
 from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
 from cgsgan.training.ema import make_ema, update_ema
-from cgsgan.training.optimization import discriminator_updater, generator_updater
+from cgsgan.training.optimization import (
+    discriminator_updater,
+    generator_updater,
+)
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.schedules import ema_beta, learning_rate_factor
 from cgsgan.training.settings import TrainingConfig
@@ -70,7 +75,6 @@ class Milestones:
     Attributes:
         sample: writes a contact sheet of the averaged generator for this many images seen; says where.
         config: the resolved config as plain data, for checkpoints.
-
     """
 
     sample: Callable[[nn.Module, int], str]
@@ -91,7 +95,6 @@ class Trainer:
 
     Raises:
         ValueError: when the batch does not divide over the processes.
-
     """
 
     def __init__(
@@ -152,6 +155,8 @@ class Trainer:
         keep = self.step_index % config.views_per_scene if fresh is None else None
         stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
+        # The running mean of w is one over this process's latents; averaging it makes it one over all.
+        average_over_processes(self.accelerator, [self.steps.generator.get_buffer("mapping.w_average")])
         if fresh is not None:
             fakes = self.steps.fresh_fakes(fresh)
         assert fakes is not None
@@ -175,7 +180,14 @@ class Trainer:
         return stats
 
     def save(self) -> None:
-        """Write a checkpoint (main process)."""
+        """Write a checkpoint (main process).
+
+        Raises:
+            FloatingPointError: when the averaged generator holds NaN or infinity; a good checkpoint is not rotated
+                out by a broken one.
+        """
+        broken = float(sum(not bool(p.isfinite().all()) for p in self.ema.parameters()))
+        check_finite({"averaged generator": math.nan if broken else 0.0}, self.images_seen / 1000)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             generator = GeneratorFile(
@@ -186,7 +198,18 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def restore(self, state: TrainingState, ema_weights: Mapping[str, Tensor]) -> None:
-        """Continue from a checkpoint: weights, average, optimisers, position in the data and in the draws."""
+        """Continue from a checkpoint: weights, average, optimisers, position in the data and in the draws.
+
+        Raises:
+            CheckpointError: when something is missing in it or does not fit this experiment.
+        """
+        try:
+            self._restore(state, ema_weights)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CheckpointError(f"{self.run.path}: its checkpoint cannot be resumed ({reason})") from None
+
+    def _restore(self, state: TrainingState, ema_weights: Mapping[str, Tensor]) -> None:
         tensors = state.tensors
         self.steps.generator.load_state_dict(unprefixed("generator", tensors))
         self.steps.discriminator.load_state_dict(unprefixed("discriminator", tensors))
@@ -196,6 +219,7 @@ class Trainer:
         self.step_index = int(state.progress["step"])
         self.images_seen = int(state.progress["images_seen"])
         self.stream.load_state_dict(state.progress["data"])
+        self._saved_at = self.images_seen
 
     def _state(self) -> TrainingState:
         tensors = {
@@ -240,16 +264,25 @@ class Trainer:
         )
 
     def _report(self, tracker: Tracker, means: RunningMeans, clock: _Clock) -> None:
-        taken = means.take()
+        taken = self._average(means.take())
         check_finite(taken, self.images_seen / 1000)
         tracker.report(self.images_seen / 1000, clock.rate(self.images_seen), taken)
+
+    def _average(self, means: dict[str, float]) -> dict[str, float]:
+        """Means over all processes: all of them log, and stop, on the same numbers."""
+        if self.accelerator.num_processes == 1 or not means:
+            return means
+        stacked = torch.tensor(list(means.values()), device=self.accelerator.device)
+        reduced = self.accelerator.reduce(stacked, reduction="mean")
+        assert isinstance(reduced, Tensor)
+        return dict(zip(means, reduced.tolist(), strict=True))
 
     def _sample(self, tracker: Tracker) -> None:
         if self.accelerator.is_main_process:
             tracker.say(f"{self.images_seen / 1000:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
 
     def _passed(self, before: int, kimg: float) -> bool:
-        return before // int(kimg * 1000) != self.images_seen // int(kimg * 1000)
+        return math.floor(before / (kimg * 1000)) != math.floor(self.images_seen / (kimg * 1000))
 
     def _out_of_time(self, clock: _Clock) -> bool:
         if self.config.max_minutes <= 0:

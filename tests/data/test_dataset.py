@@ -299,8 +299,7 @@ class TestBadInputs:
     def test_resolution_above_the_pictures(self, write_set: WriteSet, files: Files) -> None:
         path = write_set(*files)
         assert error_of(config(path, resolution=16)) == (
-            f"{path}: the pictures are 8 px, smaller than the resolution asked for, 16; set data.resolution to 8 or "
-            "less"
+            f"{path}: the pictures are 8 px, smaller than the resolution asked for, 16; set resolution to 8 or less"
         )
 
     def test_unknown_picture_type(self, write_set: WriteSet, files: Files) -> None:

@@ -35,6 +35,8 @@ def main(out: str) -> None:
         for name in ("generator", "discriminator"):
             for index, parameter in enumerate(getattr(trainer.steps, name).parameters()):
                 found[f"{name}_weight.{index}"] = parameter.detach().clone()
+        for name, buffer in trainer.ema.named_buffers():
+            found[f"buffer.{name}"] = buffer.clone()
         if accelerator.is_main_process:
             found["processes"] = torch.tensor(accelerator.num_processes)
             save_file({name: value.contiguous() for name, value in found.items()}, out)
