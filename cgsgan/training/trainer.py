@@ -26,6 +26,7 @@ from cgsgan.training.checkpoint import (
 from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
 from cgsgan.training.ema import make_ema, update_ema
 from cgsgan.training.optimization import (
+    average_over_processes,
     discriminator_updater,
     generator_updater,
 )

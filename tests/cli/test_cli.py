@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cgsgan import load_generator
 from cgsgan.cli import main
 from cgsgan.cli.render import parse_seeds
+from cgsgan.config import load_config
 
 ROOT = Path(__file__).parents[2]
 TINY_OVERRIDES = [
@@ -60,9 +62,14 @@ def test_render_and_info(run_folder: Path, capsys: pytest.CaptureFixture[str], t
 
 
 def test_resume_continues_and_refuses_another_experiment(run_folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["train", "--resume", str(run_folder), "--training.kimg", "0.024"]) == 0
-    capsys.readouterr()
-    assert main(["train", "--out", str(run_folder), "--resume", "--training.kimg", "0.032"]) == 0
+    for images, arguments in ((24, ["--resume", str(run_folder)]), (32, ["--out", str(run_folder), "--resume"])):
+        assert main(["train", *arguments, "--training.kimg", str(images / 1000)]) == 0
+        assert load_generator(run_folder).images_seen == images
+        assert load_config(run_folder / "config.yaml").training.kimg == images / 1000
+    checkpoint = max((run_folder / "checkpoints").iterdir())
+    before = (checkpoint / "state.json").stat().st_mtime_ns
+    assert main(["train", "--resume", str(run_folder)]) == 0  # nothing is left to do, and nothing is touched
+    assert (checkpoint / "state.json").stat().st_mtime_ns == before
     capsys.readouterr()
     fails(["train", "--resume", str(run_folder), "--training.seed", "5"], capsys, "training.seed: 0 -> 5")
     fails(["train", "--out", str(run_folder), *TINY_OVERRIDES], capsys, "is not empty", "--resume")
@@ -86,6 +93,9 @@ def test_a_truncated_checkpoint_is_refused(run_folder: Path, capsys: pytest.Capt
         (["render", "nowhere", "--size", "3"], ["--size: expected 8 to 8192"]),
         (["info", "README.md"], ["README.md", "not a readable safetensors file"]),
         (["train", "--data.path", "nowhere.zip"], ["nowhere.zip"]),
+        (["train", "--data.resolution", "128"], ["--data.resolution 128", "set --resolution only"]),
+        (["train", "--training.batch-size", "6"], ["training.batch_size: 6", "groups of 4"]),
+        (["render", "nowhere", "--seeds", "0-999999999999"], ["--seeds: expected", "at most 4096"]),
     ],
 )
 def test_mistakes_get_one_line(

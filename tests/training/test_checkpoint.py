@@ -101,6 +101,16 @@ def test_damage_never_crashes(tmp_path_factory: pytest.TempPathFactory, cut: int
         read_generator(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("config", "[1]"), ("config", "null"), ("version", "x"), ("images_seen", "")]
+)
+def test_headers_with_other_things_in_them_are_refused(tmp_path: Path, key: str, value: str):
+    header = {"format": "cgsgan-generator", "version": "1", "config": "{}", "images_seen": "0"}
+    save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors", metadata={**header, key: value})
+    with pytest.raises(CheckpointError, match="damaged header"):
+        read_generator(tmp_path / "x.safetensors")
+
+
 def test_optimizers_round_trip():
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2))]
 

@@ -15,7 +15,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_generator, read_training_state
+from cgsgan.training.checkpoint import (
+    CheckpointError,
+    find_generator,
+    list_checkpoints,
+    read_generator,
+    read_training_state,
+)
 from tests.tiny_experiment import tiny_config, tiny_trainer
 
 HERE = Path(__file__).parent
@@ -98,6 +104,30 @@ def test_a_run_leaves_a_log_and_checkpoints(tmp_path: Path, accelerator: Acceler
     stored = read_generator(found[0] / "generator.safetensors")
     assert stored.images_seen == 64
     assert stored.config == {"name": "tiny"}
+
+
+def test_an_incomplete_checkpoint_is_refused_in_one_line(tmp_path: Path, accelerator: Accelerator):
+    trainer = tiny_trainer(tiny_config(), tmp_path / "run", accelerator)
+    whole = trainer._state()
+    weights_of_ema = trainer.ema.state_dict()
+    name = next(key for key in whole.tensors if key.startswith("generator."))
+    broken = [
+        replace(whole, progress={"images_seen": 0}),
+        replace(whole, tensors={key: value for key, value in whole.tensors.items() if key != name}),
+        replace(whole, tensors={**whole.tensors, name: torch.ones(1, 2, 3)}),
+    ]
+    for state in broken:
+        with pytest.raises(CheckpointError, match="cannot be resumed") as caught:
+            trainer.restore(state, weights_of_ema)
+        assert "\n" not in str(caught.value)
+
+
+def test_odd_intervals_are_counted(tmp_path: Path, accelerator: Accelerator):
+    trainer = tiny_trainer(tiny_config(), tmp_path / "run", accelerator)
+    trainer.images_seen = 24
+    assert trainer._passed(8, 0.0005)
+    assert trainer._passed(8, 0.02)
+    assert not trainer._passed(8, 1e9)
 
 
 def test_time_limit_ends_a_run_cleanly(tmp_path: Path, accelerator: Accelerator):
