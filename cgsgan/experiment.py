@@ -7,11 +7,12 @@ A model makes a scene (``models``), a renderer makes images (``rendering``), a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -166,7 +167,13 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     Raises:
         ValueError: for anything a user can fix: data, config, folders; nothing is written over.
     """
-    accelerator = Accelerator(mixed_precision=config.training.mixed_precision, cpu=not torch.cuda.is_available())
+    # One process makes or decodes the data while the others wait; for a large set that takes longer than the default.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    accelerator = Accelerator(
+        mixed_precision=config.training.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[patience],
+    )
     checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
         check_resumable(run, config)

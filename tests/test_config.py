@@ -65,7 +65,7 @@ def test_wrong_types_name_their_path():
 
 
 def test_values_that_no_run_can_use_are_refused():
-    refused({"training": {"kimg": 0}}, r"training.kimg: expected a number > 0")
+    refused({"training": {"kimg": 0}}, r"training.kimg: expected a finite number > 0")
     refused({"resolution": 100}, r"resolution must be a power of two")
 
 

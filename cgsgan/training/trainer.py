@@ -156,8 +156,6 @@ class Trainer:
         keep = self.step_index % config.views_per_scene if fresh is None else None
         stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
-        # The running mean of w is one over this process's latents; averaging it makes it one over all.
-        average_over_processes(self.accelerator, [self.steps.generator.get_buffer("mapping.w_average")])
         if fresh is not None:
             fakes = self.steps.fresh_fakes(fresh)
         assert fakes is not None
@@ -169,6 +167,8 @@ class Trainer:
             stats |= self.steps.penalty_gradients(reals, seen)
             self.discriminator_updater.step(rate)
 
+        # The running mean of w is one over this process's latents; averaging it makes it one over all.
+        average_over_processes(self.accelerator, [self.steps.generator.get_buffer("mapping.w_average")])
         self.step_index += 1
         self.images_seen += config.batch_size
         beta = ema_beta(

@@ -75,6 +75,17 @@ def test_resume_continues_and_refuses_another_experiment(run_folder: Path, capsy
     fails(["train", "--out", str(run_folder), *TINY_OVERRIDES], capsys, "is not empty", "--resume")
 
 
+def test_two_processes_train_and_resume_one_run(run_folder: Path, tmp_path: Path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    out = tmp_path / "run"
+    for arguments in (["--out", str(out), *TINY_OVERRIDES], ["--resume", str(out), "--training.kimg", "0.024"]):
+        done = subprocess.run([*launch, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("run folder:") == 1
+    assert load_generator(out).images_seen == 24
+    assert len((out / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_truncated_checkpoint_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     data = next((run_folder / "checkpoints").glob("*/generator.safetensors")).read_bytes()
     (tmp_path / "half.safetensors").write_bytes(data[: len(data) // 2])
