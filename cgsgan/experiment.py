@@ -188,6 +188,8 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     elif accelerator.is_main_process:
         run.create(dump_config(config))
     accelerator.wait_for_everyone()
+    if resume and trainer.images_seen >= config.training.kimg * 1000:
+        accelerator.print(f"{run.path}: already at {trainer.images_seen / 1000:g} kimg; raise --training.kimg to go on")
     trainer.train()
     files = _finish(config, run) if accelerator.is_main_process else {}
     accelerator.end_training()

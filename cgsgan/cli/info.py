@@ -34,6 +34,8 @@ def describe(file: Path) -> list[tuple[str, str]]:
     Raises:
         ValueError: when it is neither a readable ``.ply`` nor a checkpoint.
     """
+    if not file.exists():
+        raise ValueError(f"{file}: no such file or folder; expected a .ply, a checkpoint or a run folder")
     if file.suffix.lower() == ".ply":
         from cgsgan.export.ply import describe_ply
 

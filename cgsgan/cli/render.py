@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,6 +49,10 @@ def run(argv: list[str]) -> int:
     """Parse, render, say what was written."""
     arguments = tyro.cli(RenderArguments, args=argv, prog="render.py")
     seeds = parse_seeds(arguments.seeds)
+    if not math.isfinite(arguments.psi):
+        raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {arguments.psi}")
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out}: is a file; expected a folder to write to")
     if arguments.size is not None and not 8 <= arguments.size <= 8192:
         raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,10 @@ from cgsgan.data.labels import label_problem
 from cgsgan.data.progress import Progress, ignore_progress
 
 _EXAMPLES = 3
+
+
+NEAREST_CAMERA, FARTHEST_CAMERA = 1.0, 10.0
+"""World units; heads fill [-0.5, 0.5]^3, and cameras of the format are at 2.7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +143,24 @@ def _check_labels(pairs: list[tuple[str, Any]], faults: _Faults) -> list[list[fl
         fault = label_problem(numbers)
         if fault is None:
             good.append(numbers)
+            if (unlikely := _unlikely_camera(numbers)) is not None:
+                faults.add(f"camera: {unlikely}", name)
         else:
             faults.add(f"label: {fault}", name)
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
             faults.add("picture labelled more than once", name)
     return good
+
+
+def _unlikely_camera(numbers: list[float]) -> str | None:
+    """What is odd about a valid pose in a set of heads at the origin, or None. Training would take it as it is."""
+    position, forward = numbers[3:12:4], numbers[2:11:4]
+    distance = math.hypot(*position)
+    if not NEAREST_CAMERA <= distance <= FARTHEST_CAMERA:
+        return f"not {NEAREST_CAMERA:g} to {FARTHEST_CAMERA:g} world units from the origin (the format has 2.7)"
+    towards_origin = -sum(p * f for p, f in zip(position, forward)) / distance
+    return "does not look at the origin (more than 20 degrees off)" if towards_origin < 0.94 else None
 
 
 def _check_names(names: list[str], source: FileSource, mask_folder: str | None, faults: _Faults) -> list[str]:

@@ -53,7 +53,7 @@ class Tracker:
             TextColumn("{task.fields[kimg]}"),
             TextColumn("{task.fields[rate]}"),
             TextColumn("left"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TimeRemainingColumn(compact=True),
             console=self.console,
             disable=not active,
         )

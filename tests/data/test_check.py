@@ -63,3 +63,18 @@ def test_a_set_that_cannot_be_opened_is_one_problem(tmp_path: Path) -> None:
     (problem,) = check_dataset(tmp_path / "none").problems
     assert problem.kind == "data set cannot be read"
     assert "no such data set" in problem.examples[0]
+
+
+def test_cameras_that_cannot_see_a_head_are_counted(write_set: Callable[..., Path], files: Files) -> None:
+    contents, labels = files
+    entries = labels["labels"]
+    entries[0][1] = [*entries[0][1][:3], 50.0, *entries[0][1][4:]]
+    behind = list(entries[1][1])
+    for index in (3, 7, 11):
+        behind[index] = -behind[index]
+    entries[1][1] = behind
+    found = {problem.kind: problem.count for problem in check_dataset(write_set(contents, labels)).problems}
+    assert found == {
+        "camera: not 1 to 10 world units from the origin (the format has 2.7)": 1,
+        "camera: does not look at the origin (more than 20 degrees off)": 1,
+    }
