@@ -296,7 +296,7 @@ class Trainer:
 
 
 class _Clock:
-    """Images per second since the start of this session, without its slow first steps."""
+    """Images per second over the last seconds, and the minutes since training began here."""
 
     def __init__(self, images_seen: int) -> None:
         self._start = time.perf_counter()
