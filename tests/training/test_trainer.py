@@ -32,23 +32,46 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def launch(processes: int, out: Path) -> dict[str, torch.Tensor]:
-    script = [str(HERE / "two_processes.py"), str(out)]
-    command = [sys.executable, *script]
-    if processes > 1:
-        # `accelerate launch --cpu` starts several processes through MPI only; torchrun is the other way into the
-        # same Accelerate code, and needs nothing installed.
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                   "--nproc-per-node", str(processes), *script]  # fmt: skip
+def commands(launcher: str, folder: Path) -> list[str]:
+    """What starts a script in two processes. Accelerate counts on MPI to do so on CPUs; torchrun needs nothing."""
+    if launcher == "torchrun":
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    hosts = folder / "hosts"
+    hosts.write_text("localhost slots=2\n")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    return [*launch, "--num_machines", "1", "--mpirun_hostfile", str(hosts)]
+
+
+def launch(command: list[str], out: Path) -> dict[str, torch.Tensor]:
     root = str(HERE.parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=240, cwd=root)
+    scripts = str(Path(sys.executable).parent)  # where pip puts mpirun
+    environment = {
+        **os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        # Continuous integration runs as root in containers; these are no cluster jobs.
+        "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }  # fmt: skip
+    script = [str(HERE / "two_processes.py"), str(out)]
+    done = subprocess.run(
+        [*command, *script], check=False, capture_output=True, text=True, env=environment, timeout=240, cwd=root
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(out)
 
 
-def test_two_processes_make_the_update_of_one_with_the_joined_batch(tmp_path: Path):
-    one, two = launch(1, tmp_path / "one.safetensors"), launch(2, tmp_path / "two.safetensors")
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return launch([sys.executable], tmp_path_factory.mktemp("one") / "one.safetensors")
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_make_the_update_of_one_with_the_joined_batch(
+    launcher: str, tmp_path: Path, one_process: dict[str, torch.Tensor]
+):
+    if launcher == "accelerate" and sys.platform != "linux":
+        pytest.skip("Open MPI from PyPI is for Linux")
+    two = launch(commands(launcher, tmp_path), tmp_path / "two.safetensors")
+    one = dict(one_process)
     assert one.pop("processes") == 1
     assert two.pop("processes") == 2
     assert one.keys() == two.keys()
