@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     )
 
 
-def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> int:
+def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0, overwrite: bool = False) -> int:
     """Render procedural heads into a zip that can be trained on.
 
     Args:
@@ -30,7 +30,10 @@ def make(out: Path, count: int = 6000, resolution: int = 64, seed: int = 0) -> i
         count: number of pictures, one person each.
         resolution: their size in pixels.
         seed: other seeds give other persons.
+        overwrite: replace a file that is there already.
     """
+    if out.exists() and not overwrite:
+        raise ValueError(f"--out: {out} exists; choose another name, or replace it with --overwrite")
     from cgsgan.data.progress import progress_bar
     from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 

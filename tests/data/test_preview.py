@@ -18,6 +18,16 @@ def heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return path
 
 
+def test_making_heads_replaces_nothing_unasked(heads: Path) -> None:
+    before = heads.read_bytes()
+    again = ["make", "--out", str(heads), "--count", "3", "--resolution", "16"]
+    with pytest.raises(ValueError, match="exists; choose another name"):
+        run(again)
+    assert heads.read_bytes() == before
+    assert run([*again, "--overwrite"]) == 0
+    assert heads.read_bytes() != before
+
+
 def test_sheet_holds_the_pictures_over_white(heads: Path) -> None:
     dataset = open_dataset(DataConfig(path=str(heads), resolution=16, x_flip=False))
     sheet = contact_sheet(dataset, 7, show_yaw=False)
