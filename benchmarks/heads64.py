@@ -1,7 +1,7 @@
 """Quality of a run over time, free of pretrained weights: one row per checkpoint.
 
     python train.py configs/heads64.yaml --data.path heads128.zip --out runs/heads64
-    python benchmarks/heads64.py runs/heads64
+    python benchmarks/heads64.py runs/heads64 [--at 11 24 38 88]
 
 FRD (random-feature Frechet distance, in units of 1 % of the real variance) and SWD (sliced Wasserstein distance of
 7x7 patches, x 1000) compare 2,048 pictures of the averaged generator, rendered at the training size from the data's
@@ -12,8 +12,8 @@ FRD sees pictures box-reduced to 32 px. A second FRD renders at 32 px directly, 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def replace_eps(generator: TrainedGenerator, eps2d: float):
     return renderer
 
 
-def measure(run: Path) -> list[dict[str, float]]:
-    """One row per checkpoint, after the floor."""
+def measure(run: Path, at: list[int]) -> list[dict[str, float]]:
+    """One row per checkpoint, or per one whose kimg are ``at``, after the floor."""
     config = load_generator(run).config
     dataset = open_dataset(replace(config.data, x_flip=False))
     real, labels = real_pictures(dataset, 0)
@@ -71,6 +71,8 @@ def measure(run: Path) -> list[dict[str, float]]:
     rows = [{"kimg": float("nan"), **compare(real, other)}]
     for checkpoint in list_checkpoints(run / "checkpoints"):
         generator = load_generator(checkpoint)
+        if at and round(generator.images_seen / 1000) not in at:
+            continue
         eps2d = config.rendering.eps2d
         fake = fake_pictures(generator, labels, config.resolution, eps2d)
         small = fake_pictures(generator, labels, 32, eps2d * (config.resolution / 32) ** 2)
@@ -97,8 +99,12 @@ def save_comparison(run: Path, path: Path) -> None:
 
 def main() -> int:
     """Print the table and write results/heads64.json and heads64.png."""
-    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/heads64")
-    rows = measure(run)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/heads64"))
+    parser.add_argument("--at", type=int, nargs="*", default=[], help="kimg of the checkpoints to measure; all if none")
+    arguments = parser.parse_args()
+    run = arguments.run
+    rows = measure(run, arguments.at)
     table = Table(*rows[-1].keys(), title=str(run))
     for row in rows:
         table.add_row(*(f"{row[key]:.2f}" if key in row else "" for key in rows[-1]))

@@ -59,7 +59,7 @@ def quickstart_generator(resolution: int = 64) -> GaussianGeneratorConfig:
         points=PointsConfig(count=64, start="ball", radius=0.30, features="tokens"),
         transformer=TransformerConfig(width=96, heads=4, mlp_ratio=2, first_blocks=1),
         anchors=AnchorConfig(
-            split_factors=(1, 4, 6) if resolution > 32 else (1, 4, 4),
+            split_factors=(1, 4, 8) if resolution > 32 else (1, 4, 4),
             feature_widths=(96, 48, 24),
             first_offset=0.1,
             first_position="points",
