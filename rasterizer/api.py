@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rasterizer.constants import DEFAULT_EPS2D, DEFAULT_FAR_PLANE, DEFAULT_NEAR_PLANE, MAX_SH_DEGREE
+from rasterizer.checks import check_capacity, check_focals, check_options, check_shapes, unify_types
+from rasterizer.constants import DEFAULT_EPS2D, DEFAULT_FAR_PLANE, DEFAULT_NEAR_PLANE, INRIA_NEAR_PLANE
+from rasterizer.normals import render_normals
 from rasterizer.reference import rasterize_reference
-from rasterizer.spherical_harmonics import coefficient_count
 
-BACKENDS = ("auto", "cpu", "reference")
-HALF_TYPES = (torch.float16, torch.bfloat16)
+BACKENDS = ("auto", "cpu", "cuda", "reference")
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,18 @@ class Render:
         info: ``instances`` (pairs of tile and splat that were listed, or None where a backend does not know;
             it depends on how closely a backend bounds a splat), ``culled`` (pairs of splat and view that
             reach no tile, for whatever reason), ``nonfinite`` (those of them that held NaN, an infinity or a
-            zero quaternion, or overflowed in the projection) and ``backend`` (its name).
+            zero quaternion, or overflowed in the projection) and ``backend`` (its name). With ``max_instances``,
+            and in compiled graphs, the counts are tensors; with it there is also ``overflowed``, a bool tensor:
+            True where there was not room for all instances, so that the images lack some.
+        normals: world-space normals, sum of w n over sum of w, not of unit length; 0 where nothing is hit; None
+            unless asked for. A Gaussian's normal is its shortest axis, turned to the camera's side.
     """
 
     colors: Float[Tensor, "*batch view height width channel"]
     alphas: Float[Tensor, "*batch view height width 1"]
     depths: Float[Tensor, "*batch view height width 1"] | None
     info: dict[str, Any] = field(default_factory=dict)
+    normals: Float[Tensor, "*batch view height width 3"] | None = None
 
 
 def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gsplat know
@@ -53,11 +58,15 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
     *,
     backgrounds: Tensor | None = None,
     sh_degree: int | None = None,
-    near_plane: float = DEFAULT_NEAR_PLANE,
+    near_plane: float | None = None,
     far_plane: float = DEFAULT_FAR_PLANE,
     eps2d: float = DEFAULT_EPS2D,
     antialiased: bool = False,
     depth: bool = False,
+    normals: bool = False,
+    compat: str | None = None,
+    deterministic: bool = True,
+    max_instances: int | None = None,
     backend: str = "auto",
 ) -> Render:
     """Render 3D Gaussians from pinhole cameras, every view of every scene in one call.
@@ -84,12 +93,21 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
         height: image height in pixels.
         backgrounds: colours behind the splats [..., V, C]; None is 0.
         sh_degree: None for plain colours, or 0 to 3.
-        near_plane: splats whose centre has a smaller depth are not drawn, world units, > 0.
+        near_plane: splats whose centre has a smaller depth are not drawn, world units, > 0. None is 0.01, or 0.2
+            with ``compat="inria"``.
         far_plane: splats whose centre has a larger depth are not drawn, world units.
         eps2d: variance added to the projected splats, square pixels, >= 0.
         antialiased: dim splats by the area that ``eps2d`` adds to them (Mip-Splatting).
         depth: also return expected depths.
-        backend: "auto" (the compiled core for the device of the tensors, never the reference), "cpu" or
+        normals: also return normals; they take a second pass.
+        compat: None, or "inria": the image formation of the original 3D Gaussian Splatting where it differs, for
+            scenes that were fitted with it. Splats end at 3 standard deviations, in whole tiles, gradients pass
+            through the cap of alpha, and quaternions are expected to have unit length.
+        deterministic: "cuda" only, the other backends always are: gradients have the same bits in every run. False
+            adds them in the order in which they come, which can be faster.
+        max_instances: "cuda" only: room for so many instances is kept, and nothing is asked back from the GPU, so
+            that the call can be captured in a CUDA graph. ``Render.info["overflowed"]`` tells whether there were more.
+        backend: "auto" (the compiled core for the device of the tensors, never the reference), "cpu", "cuda" or
             "reference".
 
     Returns:
@@ -106,30 +124,51 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
     if backgrounds is not None:
         tensors["backgrounds"] = backgrounds
     tensors = unify_types(tensors)
-    check_options(width, height, sh_degree, near_plane, far_plane, eps2d)
+    if near_plane is None:
+        near_plane = DEFAULT_NEAR_PLANE if compat is None else INRIA_NEAR_PLANE
+    check_options(width, height, sh_degree, near_plane, far_plane, eps2d, compat)
     batch = check_shapes(tensors, sh_degree)
+    check_focals(tensors["Ks"], width)
     chosen = choose_backend(backend, tensors["means"])
+    check_capacity(max_instances, chosen)
+    flat = {name: tensor.reshape(math.prod(batch), *tensor.shape[len(batch) :]) for name, tensor in tensors.items()}
     arguments: dict[str, Any] = {
-        name: tensor.reshape(math.prod(batch), *tensor.shape[len(batch) :]) for name, tensor in tensors.items()
-    }
-    arguments |= {
-        "width": width, "height": height, "sh_degree": sh_degree, "near_plane": float(near_plane),
+        **flat, "width": width, "height": height, "sh_degree": sh_degree, "near_plane": float(near_plane),
         "far_plane": float(far_plane), "eps2d": float(eps2d), "antialiased": bool(antialiased),
-        "depth": bool(depth),
+        "depth": bool(depth), "inria": compat == "inria",
     }  # fmt: skip
+    if chosen == "cuda":
+        arguments.update(deterministic=bool(deterministic), max_instances=max_instances)
+    function = find_backend(chosen)
     with torch.autocast(means.device.type, enabled=False):
-        images, alphas, depths, info = find_backend(chosen)(**arguments)
-    # A call without batch axes ran as a batch of one.
-    images, alphas = images.reshape(*batch, *images.shape[1:]), alphas.reshape(*batch, *alphas.shape[1:])
-    if depths is not None:
-        depths = depths.reshape(*batch, *depths.shape[1:])
-    return Render(images, alphas, depths, info)
+        images, alphas, depths, info = function(**arguments)
+        normal_maps = render_normals(function, arguments) if normals else None
+
+    def restore(tensor: Tensor) -> Tensor:
+        # A call without batch axes ran as a batch of one.
+        return tensor.reshape(*batch, *tensor.shape[1:])
+
+    return Render(
+        colors=restore(images),
+        alphas=restore(alphas),
+        depths=None if depths is None else restore(depths),
+        info=info,
+        normals=None if normal_maps is None else restore(normal_maps),
+    )
 
 
 def find_backend(name: str) -> Callable[..., tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]]:
     """The function behind a chosen backend; all take the arguments of ``rasterize_reference``."""
     if name == "reference":
         return rasterize_reference
+    if torch.compiler.is_compiling():
+        from rasterizer.operators import rasterize_opaque
+
+        return rasterize_opaque
+    if name == "cuda":
+        from rasterizer.cuda_autograd import rasterize_cuda
+
+        return rasterize_cuda
     from rasterizer.autograd import rasterize_cpu
 
     return rasterize_cpu
@@ -142,99 +181,20 @@ def choose_backend(name: str, means: Tensor) -> str:
     if name == "reference":
         return name
     hint = 'backend="reference" computes in plain torch on any device and float type, slowly'
-    if means.device.type != "cpu":
-        raise ValueError(f"backend: {name!r} serves CPU tensors, means is on {means.device}; use .cpu(), or {hint}")
+    device = means.device.type
+    if device not in ("cpu", "cuda") if name == "auto" else device != name:
+        served = "CPU and CUDA" if name == "auto" else name.upper()
+        fix = "use .cpu()" if name != "cuda" else "use .cuda()"
+        raise ValueError(f"backend: {name!r} serves {served} tensors, means is on {means.device}; {fix}, or {hint}")
     if means.dtype != torch.float32:
         raise ValueError(
             f"backend: {name!r} computes in float32, means is {means.dtype}; convert with .float(), or {hint}"
         )
-    if name == "auto":
-        from rasterizer.backend import available_backends
+    if name == "auto" and device == "cpu" and not torch.compiler.is_compiling():
+        from rasterizer.backend import BackendError, load_library
 
-        if "cpu" not in available_backends():
-            raise ValueError(
-                f"backend: the compiled CPU core is not available; build it with `pip install .`, or {hint}"
-            )
-    return "cpu"
-
-
-def unify_types(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Check that all are float tensors of one type on one device; half precision becomes float32."""
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name}: expected a float tensor, got {tensor.dtype}; convert it with .float()")
-    full = {name: t.float() if t.dtype in HALF_TYPES else t for name, t in tensors.items()}
-    first = full["means"]
-    for name, tensor in full.items():
-        if tensor.dtype != first.dtype:
-            raise ValueError(
-                f"{name}: expected {first.dtype} like means, got {tensor.dtype}; use {name}.to(means.dtype)"
-            )
-        if tensor.device != first.device:
-            raise ValueError(
-                f"{name}: expected device {first.device} like means, got {tensor.device}; use {name}.to(means.device)"
-            )
-    return full
-
-
-def check_options(
-    width: int, height: int, sh_degree: int | None, near_plane: float, far_plane: float, eps2d: float
-) -> None:
-    """Check the arguments that are numbers."""
-    for name, size in (("width", width), ("height", height)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}: expected an integer of at least 1 (pixels), got {size!r}")
-    if not 0 < near_plane < far_plane:
-        raise ValueError(
-            f"near_plane, far_plane: expected 0 < near_plane < far_plane, got {near_plane!r}, {far_plane!r}"
-        )
-    if not 0 <= eps2d < math.inf:
-        raise ValueError(f"eps2d: expected a finite number >= 0 (square pixels), got {eps2d!r}")
-    if sh_degree is not None and (isinstance(sh_degree, bool) or sh_degree not in range(MAX_SH_DEGREE + 1)):
-        raise ValueError(f"sh_degree: expected None or an integer from 0 to {MAX_SH_DEGREE}, got {sh_degree!r}")
-
-
-def check_shapes(tensors: dict[str, Tensor], sh_degree: int | None) -> tuple[int, ...]:
-    """Check every shape against those of ``means`` and ``viewmats``; return the leading batch axes."""
-    means, viewmats, colors = tensors["means"], tensors["viewmats"], tensors["colors"]
-    if means.ndim < 2 or means.shape[-1] != 3:
-        raise ValueError(f"means: expected shape [..., N, 3], got {list(means.shape)}")
-    batch, count = tuple(means.shape[:-2]), means.shape[-2]
-    if 0 in batch:
-        raise ValueError(f"means: expected batch axes without zeros, got shape {list(means.shape)}")
-    if viewmats.ndim < 3 or viewmats.shape[-3] < 1:
-        raise ValueError(
-            f"viewmats: expected shape [..., V, 4, 4] with V >= 1, got {list(viewmats.shape)}; "
-            "a single camera takes viewmats[None]"
-        )
-    views = viewmats.shape[-3]
-    check_colors(colors, sh_degree)
-    expected = {
-        "quats": (count, 4), "scales": (count, 3), "opacities": (count,), "viewmats": (views, 4, 4),
-        "Ks": (views, 3, 3), "backgrounds": (views, colors.shape[-1]),
-        "colors": (count, *colors.shape[-1 if sh_degree is None else -2 :]),
-    }  # fmt: skip
-    for name, tail in expected.items():
-        tensor = tensors.get(name)
-        if tensor is not None and tuple(tensor.shape) != (*batch, *tail):
-            raise ValueError(
-                f"{name}: expected shape {[*batch, *tail]} (batch axes {list(batch)} and N = {count} are "
-                f"those of means, V = {views} that of viewmats), got {list(tensor.shape)}; reshape it"
-            )
-    return batch
-
-
-def check_colors(colors: Tensor, sh_degree: int | None) -> None:
-    """Check the trailing axes of ``colors``, whose meaning depends on ``sh_degree``."""
-    if sh_degree is None:
-        if colors.ndim < 2 or colors.shape[-1] < 1:
-            raise ValueError(f"colors: expected shape [..., N, C] with C >= 1, got {list(colors.shape)}")
-        return
-    needed = coefficient_count(sh_degree)
-    if colors.ndim < 3 or colors.shape[-1] != 3 or colors.shape[-2] < needed:
-        raise ValueError(
-            f"colors: with sh_degree={sh_degree} expected coefficients [..., N, K, 3] with K >= {needed}, "
-            f"got {list(colors.shape)}; for plain colours leave sh_degree out"
-        )
+        try:
+            load_library()
+        except BackendError as error:
+            raise ValueError(f"backend: the compiled CPU core is not available: {error}; or {hint}") from error
+    return device

@@ -88,6 +88,8 @@ class Call:
     eps2d: float
     antialiased: bool
     depth: bool
+    inria: bool
+    forward_only: bool = False  # no gradient will be asked for
     info: dict[str, int | str] = field(default_factory=dict)
 
 
@@ -103,6 +105,7 @@ def fill_params(tensors: list[Tensor | None], call: Call) -> Params:
         batch=cameras[0], views=cameras[1], gaussians=features[1], channels=features[-1],
         sh_coefficients=0 if call.sh_degree is None else features[2], sh_degree=call.sh_degree or 0,
         width=call.width, height=call.height, antialiased=call.antialiased, depth=call.depth,
+        inria=call.inria, forward_only=call.forward_only,
         threads=torch.get_num_threads(), near_plane=call.near_plane, far_plane=call.far_plane,
         eps2d=call.eps2d, means=means, quats=quats, scales=scales, opacities=opacities, colors=colors,
         viewmats=viewmats, intrinsics=Ks, backgrounds=backgrounds,
@@ -183,11 +186,12 @@ def rasterize_cpu(  # noqa: PLR0913, PLR0917 - the arguments every backend takes
     eps2d: float = DEFAULT_EPS2D,
     antialiased: bool = False,
     depth: bool = False,
+    inria: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, int | str]]:
     """Rasterize float32 CPU tensors with the compiled core, on ``torch.get_num_threads()`` threads.
 
-    The arguments are those of ``rasterizer.rasterize`` with exactly one batch axis; shapes are not checked here. The
-    result has the same bits for any number of threads.
+    The arguments are those of ``rasterizer.rasterize`` with exactly one batch axis; shapes are not checked here;
+    ``inria`` is ``compat="inria"`` there. The result has the same bits for any number of threads.
 
     Returns:
         colors [batch, view, height, width, channel], alphas and depths [batch, view, height, width, 1]
@@ -203,7 +207,8 @@ def rasterize_cpu(  # noqa: PLR0913, PLR0917 - the arguments every backend takes
             raise ValueError(f"the CPU core takes float32 CPU tensors, got {tensor.dtype} on {tensor.device}")
     call = Call(
         width=width, height=height, sh_degree=sh_degree, near_plane=near_plane, far_plane=far_plane,
-        eps2d=eps2d, antialiased=antialiased, depth=depth,
+        eps2d=eps2d, antialiased=antialiased, depth=depth, inria=inria,
+        forward_only=not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)),
     )  # fmt: skip
     images, alphas, depths = RasterizeCpu.apply(call, *tensors)  # type: ignore[misc]
     if depths is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rasterizer
 
-ABI_VERSION = 1  # RZ_ABI_VERSION of csrc/params.h
+ABI_VERSION = 2  # RZ_ABI_VERSION of csrc/params.h
 LIBRARY_STEM = "rasterizer_cpu"
 ISA_VARIABLE = "RASTERIZER_ISA"
 ERRORS = {
@@ -22,7 +22,7 @@ ERRORS = {
 }
 
 _SIZES = ("batch", "views", "gaussians", "channels", "sh_coefficients")
-_OPTIONS = ("sh_degree", "width", "height", "antialiased", "depth", "threads")
+_OPTIONS = ("sh_degree", "width", "height", "antialiased", "depth", "inria", "forward_only", "threads")
 _NUMBERS = ("near_plane", "far_plane", "eps2d")
 _POINTERS = (
     "means", "quats", "scales", "opacities", "colors", "viewmats", "intrinsics", "backgrounds",
@@ -105,12 +105,26 @@ def load_library() -> ctypes.CDLL:
 
 
 def available_backends() -> tuple[str, ...]:
-    """Names that ``rasterize(backend=...)`` can serve here: "reference" always, "cpu" if its core loads."""
+    """Names that ``rasterize(backend=...)`` can serve here: "reference" always, "cpu" if its core loads, and "cuda" if
+    torch sees a GPU and the core opens its driver.
+    """
     try:
         load_library()
     except BackendError:
         return ("reference",)
-    return ("reference", "cpu")
+    return ("reference", "cpu", "cuda") if has_cuda() else ("reference", "cpu")
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a GPU whose driver the core can open."""
+    import torch
+
+    from rasterizer.cuda_abi import load_cuda_library
+
+    try:
+        return torch.cuda.is_available() and bool(load_cuda_library())
+    except BackendError:
+        return False
 
 
 def available_isas() -> tuple[str, ...]:

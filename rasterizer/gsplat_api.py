@@ -113,8 +113,8 @@ def rasterization(  # noqa: PLR0913, PLR0917 - gsplat's signature, names and ord
     ):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    scene = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
-    cameras = {"viewmats": viewmats, "Ks": Ks}
+    scene: dict[str, Any] = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    cameras: dict[str, Any] = {"viewmats": viewmats, "Ks": Ks}
     if backgrounds is not None:
         cameras["backgrounds"] = backgrounds
     per_camera = colors.ndim == means.ndim + (1 if sh_degree is None else 2)

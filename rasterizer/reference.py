@@ -81,14 +81,16 @@ def rasterize_reference(  # noqa: PLR0913, PLR0917 - the arguments every backend
     eps2d: float = DEFAULT_EPS2D,
     antialiased: bool = False,
     depth: bool = False,
+    inria: bool = False,
     smooth_threshold: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, int | str]]:
     """Rasterize with plain torch: slow, differentiable by autograd, in any float type, on any device.
 
     The arguments are those of ``rasterizer.rasterize`` with exactly one batch axis; nothing is checked here.
-    With ``smooth_threshold`` above 0 (and below 1), the step at alpha = 1/255 becomes a C1 ramp over the
-    relative range 1 - smooth_threshold to 1 + smooth_threshold: for finite differences, which the step would
-    spoil.
+    ``inria`` is ``compat="inria"`` there.
+
+    With ``smooth_threshold`` above 0 (and below 1), the step at alpha = 1/255 becomes a C1 ramp over the relative
+    range 1 - smooth_threshold to 1 + smooth_threshold: for finite differences, which the step would spoil.
 
     Returns:
         colors [batch, view, height, width, channel], alphas and depths [batch, view, height, width, 1]
@@ -96,7 +98,7 @@ def rasterize_reference(  # noqa: PLR0913, PLR0917 - the arguments every backend
     """
     settings = Settings(
         width=width, height=height, near_plane=near_plane, far_plane=far_plane, eps2d=eps2d,
-        antialiased=antialiased, smooth_threshold=smooth_threshold,
+        antialiased=antialiased, smooth_threshold=smooth_threshold, inria=inria,
     )  # fmt: skip
     # Coefficients beyond the degree are not looked at, not even for NaN.
     used = colors if sh_degree is None else colors[:, :, : coefficient_count(sh_degree)]

@@ -53,10 +53,15 @@ def compute_alphas(
     listed: Bool[Tensor, "tile 1 longest"],
     settings: Settings,
 ) -> Float[Tensor, "tile pixel longest"]:
-    """``min(0.99, opacity exp(-sigma))``; zero below the threshold, for sigma < 0 and in the padding."""
+    """``min(0.99, opacity exp(-sigma))``; zero below the threshold, for sigma < 0 and in the padding.
+
+    Where the bound of 0.99 binds there is no gradient; with ``settings.inria`` it passes as if there were no bound.
+    """
     raw = opacities * torch.exp(-sigmas)
     kept = listed & (sigmas >= 0) & (raw >= settings.lowest_alpha)
     alphas = raw.clamp(max=ALPHA_MAX)
+    if settings.inria:
+        alphas = alphas.detach() + (raw - raw.detach())
     if settings.smooth_threshold > 0:
         ramp = ((raw / ALPHA_THRESHOLD - 1) / (2 * settings.smooth_threshold) + 0.5).clamp(0, 1)
         alphas = alphas * ramp.square() * (3 - 2 * ramp)
@@ -81,7 +86,8 @@ def blend_tiles(
 
     Returns:
         The sums of ``T alpha feature`` and the transmittance T left at the end. A splat that would bring T to
-        ``TRANSMITTANCE_STOP`` or below is left out of the pixel, and with it every later one.
+        ``TRANSMITTANCE_STOP`` or below (with ``settings.inria``: below) is left out of the pixel, and with it
+        every later one.
     """
     ids, listed = lists.clamp(min=0), (lists >= 0).unsqueeze(1)
     pixels = pixel_centers(tile_ids, settings).to(features.dtype) + 0.5
@@ -91,7 +97,8 @@ def blend_tiles(
     sigmas = 0.5 * (conics[..., 0] * dx * dx + conics[..., 2] * dy * dy) + conics[..., 1] * dx * dy
     alphas = compute_alphas(sigmas, projection.opacities[ids].unsqueeze(1), listed, settings)
     with torch.no_grad():
-        alive = torch.cumprod(1 - alphas, -1) > TRANSMITTANCE_STOP
+        left = torch.cumprod(1 - alphas, -1)
+        alive = left >= TRANSMITTANCE_STOP if settings.inria else left > TRANSMITTANCE_STOP
     alphas = torch.where(alive, alphas, 0.0)
     after = torch.cumprod(1 - alphas, -1)
     before = torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], -1)

@@ -19,6 +19,8 @@ from rasterizer.constants import (
     DEFAULT_FAR_PLANE,
     DEFAULT_NEAR_PLANE,
     JACOBIAN_MARGIN,
+    SQUARE_FLOOR,
+    SQUARE_SIGMAS,
     TILE_SIZE,
 )
 
@@ -34,6 +36,7 @@ class Settings:
     eps2d: float = DEFAULT_EPS2D
     antialiased: bool = False
     smooth_threshold: float = 0.0
+    inria: bool = False
 
     @property
     def lowest_alpha(self) -> float:
@@ -83,9 +86,13 @@ class Projection:
     opacities: Float[Tensor, " n"]
 
 
-def rotation_matrices(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of (w, x, y, z) quaternions of any length but zero."""
-    w, x, y, z = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).unbind(-1)
+def rotation_matrices(quats: Float[Tensor, "n 4"], *, raw: bool = False) -> Float[Tensor, "n 3 3"]:
+    """Rotation matrices of (w, x, y, z) quaternions of any length but zero.
+
+    ``raw`` puts them into the formula as they are: of another length than 1, no rotation results.
+    """
+    units = quats if raw else quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)
+    w, x, y, z = units.unbind(-1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
@@ -126,7 +133,7 @@ def project(splats: Splats, viewmat: Float[Tensor, "4 4"], K: Float[Tensor, "3 3
     points = camera_points(splats.means, viewmat)
     focals, centers = torch.stack([K[0, 0], K[1, 1]]), torch.stack([K[0, 2], K[1, 2]])
     means2d = focals * points[:, :2] / points[:, 2:] + centers
-    axes = rotation_matrices(splats.quats) * splats.scales.unsqueeze(-2)
+    axes = rotation_matrices(splats.quats, raw=settings.inria) * splats.scales.unsqueeze(-2)
     row_x, row_y = (projection_jacobians(points, K, settings) @ (viewmat[:3, :3] @ axes)).unbind(1)
     xx, xy, yy = row_x.square().sum(-1), (row_x * row_y).sum(-1), row_y.square().sum(-1)
     # xx yy - xy^2 by Lagrange's identity: no cancellation for needles, hence never negative.
@@ -155,14 +162,34 @@ def find_finite(splats: Splats) -> Bool[Tensor, " n"]:
     return finite & norms.isfinite() & (norms > 0)
 
 
+def square_boxes(projection: Projection, settings: Settings) -> tuple[Int64[Tensor, "n 2"], Int64[Tensor, "n 2"]]:
+    """First tile, and one past the last, in x and y, that a square around each splat touches.
+
+    Half its side is three standard deviations along the ellipse's longest axis, rounded up to whole pixels. The
+    rule is that of the first 3DGS implementation, in whose coordinates pixel centres are integers.
+    """
+    xx, xy, yy = projection.covs.unbind(-1)
+    spread = (0.25 * (xx - yy).square() + xy.square()).clamp(min=SQUARE_FLOOR).sqrt()
+    radius = (SQUARE_SIGMAS * (0.5 * (xx + yy) + spread).sqrt()).ceil().unsqueeze(-1)
+    centers = projection.means2d - 0.5
+    tiles = torch.tensor(settings.tiles, device=centers.device, dtype=centers.dtype)
+    zero = torch.zeros_like(tiles)
+    low = ((centers - radius) / TILE_SIZE).floor().nan_to_num(0).clamp(zero, tiles)
+    high = ((centers + radius + (TILE_SIZE - 1)) / TILE_SIZE).floor().nan_to_num(0).clamp(zero, tiles)
+    return low.long(), high.long()
+
+
 @torch.no_grad()
 def tile_boxes(projection: Projection, settings: Settings) -> tuple[Int64[Tensor, "n 2"], Int64[Tensor, "n 2"]]:
     """First tile, and one past the last, in x and y, of the box around each splat's visible ellipse.
 
     The ellipse is where opacity exp(-sigma) reaches the threshold; there sigma = ln(opacity / threshold), and
     its half width is sqrt(2 sigma cov_xx). Boxes are a little too large, never too small: blending tests
-    every pixel, so tiling cannot change the image.
+    every pixel, so tiling cannot change the image. With ``settings.inria`` the tiles do bound the splat: they
+    are those of a square, see ``square_boxes``.
     """
+    if settings.inria:
+        return square_boxes(projection, settings)
     reach = 2 * (projection.opacities / settings.lowest_alpha).log().clamp(min=0)
     half = (reach.unsqueeze(-1) * projection.covs[:, [0, 2]]).sqrt() * 1.01 + 0.01
     size = torch.tensor([settings.width, settings.height], device=half.device, dtype=half.dtype)
@@ -180,8 +207,9 @@ def find_visible(
     """Ids of the splats that may reach the image, ascending, and how many were dropped for not being finite.
 
     A splat is culled outside [near, far], without area, with an opacity below the threshold, or when the box
-    around its visible ellipse holds no pixel centre. It counts as not finite when an input is NaN, infinite
-    or a zero quaternion, or when it lies within [near, far] and its projection overflows.
+    around its visible ellipse holds no pixel centre. With ``settings.inria`` opacity culls nothing and the box is
+    that of ``square_boxes``. A splat counts as not finite when an input is NaN, infinite or a zero quaternion,
+    or when it lies within [near, far] and its projection overflows.
     """
     finite = find_finite(splats)
     projection = project(splats, viewmat, K, settings)
@@ -191,5 +219,7 @@ def find_visible(
     finite &= numbers.isfinite().all(-1) | ~between
     low, high = tile_boxes(projection, settings)
     visible = finite & between & (projection.dets > 0) & projection.conics.isfinite().all(-1)
-    visible &= (projection.opacities >= settings.lowest_alpha) & (high > low).all(-1)
+    visible &= (high > low).all(-1)
+    if not settings.inria:
+        visible &= projection.opacities >= settings.lowest_alpha
     return visible.nonzero().squeeze(-1), int((~finite).sum())

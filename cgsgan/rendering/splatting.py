@@ -11,6 +11,9 @@ from torch import Tensor
 from cgsgan.cameras import Cameras
 from cgsgan.types import Gaussians, RenderOutput
 
+CORES = ("cpu", "cuda")
+"""Devices that the rasterizer has a compiled core for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplattingConfig:
@@ -22,14 +25,14 @@ class SplattingConfig:
         near_plane: Gaussians with a smaller z-depth are not drawn, world units.
         far_plane: nor are those beyond this depth.
         antialiased: compensate opacities for the dilation (Mip-Splatting). Published CGS-GANs were trained without.
-        backend: which rasterizer; ``auto`` and ``cpu`` are the compiled core, ``reference`` plain torch.
+        backend: which rasterizer: ``auto`` is the core for the device of the scenes, ``reference`` plain torch.
     """
 
     eps2d: float = 0.3
     near_plane: float = 0.01
     far_plane: float = 10.0
     antialiased: bool = False
-    backend: Literal["auto", "cpu", "reference"] = "auto"
+    backend: Literal["auto", "cpu", "cuda", "reference"] = "auto"
 
 
 class SplattingRenderer:
@@ -59,7 +62,8 @@ class SplattingRenderer:
         from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
 
         config, device = self.config, scenes.means.device
-        if config.backend != "reference" and device.type != "cpu":
+        without_core = config.backend == "auto" and device.type not in CORES
+        if without_core or (config.backend == "cpu" and device.type != "cpu"):
             # There is no compiled core for this device: networks stay on it, scenes go to the CPU core and back.
             scenes, cameras = scenes.map(Tensor.cpu), cameras.map(Tensor.cpu)
         render = rasterize(

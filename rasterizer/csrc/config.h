@@ -27,6 +27,12 @@ constexpr double ANTIALIAS_FLOOR = 0.005;
 // fraction of half the image (in tangent units), as beyond it the first-order expansion explodes.
 constexpr double JACOBIAN_MARGIN = 0.3;
 
+// compat="inria": a Gaussian may be drawn in the tiles that the square of this many standard deviations around it
+// touches. The greatest variance is the mean of both plus the root of their spread; the spread, pixels^4, is at least
+// the second number.
+constexpr double SQUARE_SIGMAS = 3.0;
+constexpr double SQUARE_FLOOR = 0.1;
+
 // Highest degree of spherical harmonics; degree d has (d + 1)^2 coefficients per channel.
 constexpr int MAX_SH_DEGREE = 3;
 

@@ -21,9 +21,13 @@ RZ_FN double select(bool mask, double yes, double no) { return mask ? yes : no; 
 #if defined(__CUDACC__)
 RZ_FN float square_root(float x) { return sqrtf(x); }
 RZ_FN double square_root(double x) { return sqrt(x); }
+RZ_FN float ceiling(float x) { return ceilf(x); }
+RZ_FN double ceiling(double x) { return ceil(x); }
 #else
 RZ_FN float square_root(float x) { return __builtin_sqrtf(x); }
 RZ_FN double square_root(double x) { return __builtin_sqrt(x); }
+RZ_FN float ceiling(float x) { return __builtin_ceilf(x); }
+RZ_FN double ceiling(double x) { return __builtin_ceil(x); }
 #endif
 
 template <class T>
@@ -84,7 +88,8 @@ RZ_FN Camera<S> load_camera(const S* viewmat, const S* intrinsics, S width, S he
     return camera;
 }
 
-// Rotation of a quaternion (w, x, y, z) of any length, and what its gradient needs.
+// Rotation of a quaternion (w, x, y, z) of any length, and what its gradient needs. `raw`, the convention of
+// compat="inria", puts the quaternion into the formula as it is: of another length than 1, no rotation results.
 template <class T>
 struct Rotation {
     T unit[4];
@@ -93,10 +98,13 @@ struct Rotation {
 };
 
 template <class T>
-RZ_FN Rotation<T> rotate(const T quat[4]) {
+RZ_FN Rotation<T> rotate(const T quat[4], bool raw = false) {
     Rotation<T> out;
-    const T squared = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
-    out.inverse_norm = T(1) / square_root(squared);
+    out.inverse_norm = T(1);
+    if (!raw) {
+        const T squared = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
+        out.inverse_norm = T(1) / square_root(squared);
+    }
     for (int i = 0; i < 4; ++i) out.unit[i] = quat[i] * out.inverse_norm;
     const T w = out.unit[0], x = out.unit[1], y = out.unit[2], z = out.unit[3];
     T* m = out.matrix;
@@ -113,14 +121,15 @@ RZ_FN Rotation<T> rotate(const T quat[4]) {
 }
 
 template <class T>
-RZ_FN void rotate_backward(const Rotation<T>& rotation, const T v[9], T v_quat[4]) {
+RZ_FN void rotate_backward(const Rotation<T>& rotation, const T v[9], T v_quat[4], bool raw = false) {
     const T w = rotation.unit[0], x = rotation.unit[1], y = rotation.unit[2], z = rotation.unit[3];
     T u[4];
     u[0] = T(2) * (x * (v[7] - v[5]) + y * (v[2] - v[6]) + z * (v[3] - v[1]));
     u[1] = T(2) * (w * (v[7] - v[5]) + y * (v[1] + v[3]) + z * (v[2] + v[6]) - T(2) * x * (v[4] + v[8]));
     u[2] = T(2) * (w * (v[2] - v[6]) + x * (v[1] + v[3]) + z * (v[5] + v[7]) - T(2) * y * (v[0] + v[8]));
     u[3] = T(2) * (w * (v[3] - v[1]) + x * (v[2] + v[6]) + y * (v[5] + v[7]) - T(2) * z * (v[0] + v[4]));
-    const T along = u[0] * w + u[1] * x + u[2] * y + u[3] * z;
+    // Length changes nothing of a normalised quaternion, so its gradient has no part along it.
+    const T along = raw ? T(0) : u[0] * w + u[1] * x + u[2] * y + u[3] * z;
     for (int i = 0; i < 4; ++i) v_quat[i] = (u[i] - rotation.unit[i] * along) * rotation.inverse_norm;
 }
 
@@ -177,6 +186,16 @@ RZ_FN void project(const T mean[3], const T axes[9], const Camera<S>& camera, S 
     out.ratio = sharp * inverse;
     out.compensation =
         antialiased ? square_root(maximum(out.ratio, T(S(ANTIALIAS_FLOOR * ANTIALIAS_FLOOR)))) : T(1);
+}
+
+// compat="inria": half the side of the square whose tiles a Gaussian may be drawn in, whole pixels: three standard
+// deviations along the longest axis of its ellipse. mid^2 - determinant of the published formula is written without
+// its cancellation, which in float32 moves the radius of large round Gaussians by pixels.
+template <class T>
+RZ_FN T square_radius(const Projection<T>& p) {
+    const T mid = (p.cov_a + p.cov_c) * T(0.5), half = (p.cov_a - p.cov_c) * T(0.5);
+    const T spread = square_root(maximum(half * half + p.cov_b * p.cov_b, T(SQUARE_FLOOR)));
+    return ceiling(square_root(mid + spread) * T(SQUARE_SIGMAS));
 }
 
 // Gradients that reach one projection.

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 // Raise when a field or the meaning of a call changes; backend.py refuses a library with another number.
-#define RZ_ABI_VERSION 1
+#define RZ_ABI_VERSION 2
 
 // Floats of one projected Gaussian of one view: a cache line.
 #define RZ_RECORD_FLOATS 16
@@ -24,6 +24,8 @@ typedef struct RzParams {
     int32_t height;           // pixels
     int32_t antialiased;
     int32_t depth;    // also accumulate sum of weight * z
+    int32_t inria;    // the conventions of the first 3DGS implementation, see compat="inria" of rasterize()
+    int32_t forward_only;  // rz_backward will not be called: what only it reads is neither kept nor written
     int32_t threads;  // the result does not depend on it
     float near_plane;
     float far_plane;

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import rasterizer
 from rasterizer import Render, rasterize, rasterize_reference
+from rasterizer.backend import BackendError
 from tests.rasterizer.scenes import make_backgrounds, make_cameras, make_scene
 
 WIDTH, HEIGHT = 33, 18
@@ -160,7 +161,10 @@ def test_batch_axes_must_agree():
         ("eps2d", -0.1, "^eps2d: expected a finite number >= 0"),
         ("sh_degree", 4, "^sh_degree: expected None or an integer from 0 to 3, got 4"),
         ("sh_degree", 1, r"^colors: with sh_degree=1 expected coefficients .* K >= 4"),
-        ("backend", "gpu", "^backend: expected one of auto, cpu, reference, got 'gpu'"),
+        ("compat", "2023", "^compat: expected None or one of inria, got '2023'"),
+        ("max_instances", -1, "^max_instances: expected None or an integer from 0"),
+        ("max_instances", 100, "^max_instances: only the \"cuda\" backend .* 'reference'; leave it out"),
+        ("backend", "gpu", "^backend: expected one of auto, cpu, cuda, reference, got 'gpu'"),
     ],
 )
 def test_wrong_options(option: str, value: object, message: str):
@@ -210,9 +214,22 @@ def test_compiled_backend_refuses_what_it_cannot_serve(backend: str):
 
 
 def test_auto_never_falls_back_to_the_reference(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rasterizer.backend.available_backends", lambda: ("reference",))
-    with pytest.raises(ValueError, match=r'compiled CPU core is not available.*backend="reference"'):
+    def fail() -> None:
+        raise BackendError("it is not there")
+
+    monkeypatch.setattr("rasterizer.backend.load_library", fail)
+    with pytest.raises(
+        ValueError, match=r'compiled CPU core is not available: it is not there; or backend="reference"'
+    ):
         rasterize(**{**make_arguments(), "backend": "auto"})
+
+
+@pytest.mark.parametrize(("name", "fix"), [("cuda", ".cuda()"), ("cpu", ".cpu()"), ("auto", ".cpu()")])
+def test_backends_serve_their_own_devices(name: str, fix: str):
+    device = "cpu" if name == "cuda" else "meta"
+    moved = {key: x.to(device) if isinstance(x, Tensor) else x for key, x in make_arguments().items()}
+    with pytest.raises(ValueError, match=rf"^backend: '{name}' serves .* means is on {device}; use {re.escape(fix)}"):
+        rasterize(**{**moved, "backend": name})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

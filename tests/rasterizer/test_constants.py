@@ -16,5 +16,5 @@ def test_constants_equal_those_of_the_compiled_core():
     for name, expression in declared.items():
         numerator, _, denominator = expression.rstrip("f").partition("/")
         assert getattr(constants, name) == float(numerator) / float(denominator or 1), name
-    python_only = {"DEFAULT_NEAR_PLANE", "DEFAULT_FAR_PLANE", "DEFAULT_EPS2D"}
+    python_only = {"DEFAULT_NEAR_PLANE", "INRIA_NEAR_PLANE", "DEFAULT_FAR_PLANE", "DEFAULT_EPS2D"}
     assert {name for name in vars(constants) if name.isupper()} == set(declared) | python_only

@@ -142,3 +142,15 @@ def test_forked_child_gets_threads_of_its_own():
         child.kill()
         child.join()
     assert all(torch.equal(a, torch.from_numpy(b)) for a, b in zip(expected, found))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("depth", [False, True])
+def test_same_bits_without_gradients(channels: int, depth: bool):
+    scene = make_scene("normal", count=700, channels=channels)
+    arguments = {**scene, **make_cameras(width=WIDTH, height=HEIGHT), "width": WIDTH, "height": HEIGHT, "depth": depth}
+    plain = rasterize_cpu(**arguments)
+    scene["means"].requires_grad_()
+    for found, expected in zip(plain[:3], rasterize_cpu(**arguments)[:3]):
+        assert (found is None and expected is None) or torch.equal(found, expected)
+    assert not plain[0].requires_grad

@@ -71,11 +71,15 @@ def compare(
     channels: int = 3,
     sh_degree: int | None = None,
     antialiased: bool = False,
+    inria: bool = False,
     tolerance: float = TOLERANCE,
     depth_tolerance: float = DEPTH_GRADIENT_TOLERANCE,
 ) -> None:
     arguments = make_arguments(kind, count, channels, sh_degree, width, height)
-    options = {"width": width, "height": height, "sh_degree": sh_degree, "antialiased": antialiased}
+    if inria:  # quaternions are used raw: of other lengths than about 1 they would make scenes of other kinds
+        lengths = arguments["quats"].norm(dim=-1, keepdim=True).clamp(min=1e-20)
+        arguments["quats"] = arguments["quats"] / lengths * (0.85 + 0.3 * lengths / (1 + lengths))
+    options = {"width": width, "height": height, "sh_degree": sh_degree, "antialiased": antialiased, "inria": inria}
     ours = run(rasterize_cpu, arguments, torch.float32, **options)
     truth = run(rasterize_reference, arguments, torch.float64, **options)
 
@@ -106,19 +110,23 @@ def compare(
             assert error < limit, (label, name, float(error))
 
 
+@pytest.mark.parametrize("inria", [False, True])
 @pytest.mark.parametrize("kind", [kind for kind in SCENE_KINDS if kind != "degenerate"])
-def test_every_kind_of_scene(kind: str):
-    compare(kind)
+def test_every_kind_of_scene(kind: str, inria: bool):
+    compare(kind, inria=inria)
 
 
-def test_degenerate_scene():
-    # A needle of 3 by 1e-5 by 1e-5 passes the camera: float32 knows its width to 4 digits. Observed 2.7e-4, 4.7e-4.
-    compare("degenerate", tolerance=2e-3, depth_tolerance=4e-3)
+@pytest.mark.parametrize("inria", [False, True])
+def test_degenerate_scene(inria: bool):
+    # A needle of 3 by 1e-5 by 1e-5 passes the camera: float32 knows its width to 4 digits. Observed 2.7e-4, 4.7e-4;
+    # with inria, whose gradient by the quaternion's length joins in, 2.2e-3, 3.6e-4.
+    compare("degenerate", inria=inria, tolerance=6e-3 if inria else 2e-3, depth_tolerance=4e-3)
 
 
+@pytest.mark.parametrize("inria", [False, True])
 @pytest.mark.parametrize("kind", SCENE_KINDS)
-def test_antialiased(kind: str):
-    compare(kind, antialiased=True, width=35, height=50)
+def test_antialiased(kind: str, inria: bool):
+    compare(kind, antialiased=True, inria=inria, width=35, height=50)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
@@ -135,9 +143,12 @@ def test_spherical_harmonics(kind: str, sh_degree: int):
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (16, 16), (17, 1), (3, 66), (100, 5)])
 def test_sizes(width: int, height: int):
     compare("normal", width=width, height=height)
+    compare("normal", width=width, height=height, inria=True)
 
 
-def test_long_lists_and_many_chunks():
+@pytest.mark.parametrize("inria", [False, True])
+def test_long_lists_and_many_chunks(inria: bool):
     # More than one chunk of Gaussians, and lists long enough for every branch of the sort.
-    compare("opaque", count=1500, width=20, height=17)
-    compare("transparent", count=1500, width=20, height=17)
+    # Observed with inria: 6.1e-5 (backgrounds); the transmittance of hidden pixels, 1e-4, is kept as 1 - alpha.
+    compare("opaque", count=1500, width=20, height=17, inria=inria, tolerance=2e-4 if inria else TOLERANCE)
+    compare("transparent", count=1500, width=20, height=17, inria=inria)

@@ -69,9 +69,10 @@ def test_single_splat_equals_closed_form():
     assert 50 < (expected > 0).sum() < 1000
 
 
+@pytest.mark.parametrize("inria", [False, True])
 @pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("kind", FINITE_KINDS)
-def test_equals_brute_force(kind: str, antialiased: bool):
+def test_equals_brute_force(kind: str, antialiased: bool, inria: bool):
     scene = make_scene(kind, batch=2, dtype=torch.float64, channels=4)
     cameras = make_cameras(batch=2, views=2, width=WIDTH, height=HEIGHT, dtype=torch.float64)
     backgrounds = make_backgrounds(batch=2, channels=4, dtype=torch.float64)
@@ -83,6 +84,7 @@ def test_equals_brute_force(kind: str, antialiased: bool):
         backgrounds=backgrounds,
         antialiased=antialiased,
         depth=True,
+        inria=inria,
     )
     assert depths is not None
     for b in range(2):
@@ -94,6 +96,7 @@ def test_equals_brute_force(kind: str, antialiased: bool):
                 (WIDTH, HEIGHT),
                 background=backgrounds[b, v].numpy(),
                 antialiased=antialiased,
+                inria=inria,
             )
             # worst seen: colours 4e-15, alphas 3e-15, depths 2e-13
             np.testing.assert_allclose(colors[b, v].numpy(), image, rtol=0, atol=1e-12)

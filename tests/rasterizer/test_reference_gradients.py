@@ -17,6 +17,7 @@ CASES = {
     "antialiased": ("normal", {"antialiased": True}),
     "harmonics": ("normal", {"sh_degree": 3}),
     "limited jacobians": ("border", {}),
+    "inria": ("normal", {"inria": True}),
 }
 
 

@@ -39,6 +39,19 @@ RZ_FN Range tile_range(float low, float high, int pixels) {
     return {first / TILE_SIZE, last / TILE_SIZE};
 }
 
+// inria: tiles along one axis that touch the square around the center, of all `tiles`. The rule is that of an
+// implementation in whose coordinates pixel centers are whole numbers.
+RZ_FN Range square_tiles(float center, float radius, int tiles) {
+    const float low = (center - 0.5f - radius) * (1.0f / TILE_SIZE);
+    const float past = (center - 0.5f + radius + (float)(TILE_SIZE - 1)) * (1.0f / TILE_SIZE);
+    const float limit = (float)tiles;
+    return {(int)minimum(maximum(low, 0.0f), limit), (int)minimum(maximum(past, 0.0f), limit) - 1};
+}
+
+RZ_FN Range intersect(Range a, Range b) {
+    return {a.first > b.first ? a.first : b.first, a.last < b.last ? a.last : b.last};
+}
+
 // Calls visit(tile) for the tiles that hold a pixel center inside the ellipse (Speedy-Splat's row intervals,
 // Hanson et al. 2025, on pixel centers).
 template <class Visit>
@@ -46,12 +59,16 @@ RZ_FN void visit_large(const Frame& f, const float* record, Visit visit) {
     const float x = record[PIXEL_X], y = record[PIXEL_Y];
     const float half_x = record[EXTENT_X] + slack(record[EXTENT_X]);
     const float half_y = record[EXTENT_Y] + slack(record[EXTENT_Y]);
-    const Range rows = tile_range(y - half_y, y + half_y, f.p->height);
+    Range rows = tile_range(y - half_y, y + half_y, f.p->height), columns{0, f.tiles_x - 1};
+    if (f.p->inria) {
+        rows = intersect(rows, square_tiles(y, record[RADIUS], f.tiles_y));
+        columns = square_tiles(x, record[RADIUS], f.tiles_x);
+    }
     const float shear = record[SHEAR], chord = record[CHORD], extra = slack(record[EXTENT_X]);
     for (int row = rows.first; row <= rows.last; ++row) {
         float left, right;
         row_interval((float)(row * TILE_SIZE) + 0.5f - y, half_x, half_y, shear, chord, left, right);
-        const Range span = tile_range(x + left - extra, x + right + extra, f.p->width);
+        const Range span = intersect(tile_range(x + left - extra, x + right + extra, f.p->width), columns);
         for (int column = span.first; column <= span.last; ++column) visit(row * f.tiles_x + column);
     }
 }
@@ -76,12 +93,23 @@ RZ_FN void tile_ranges(VFloat low, VFloat high, int pixels, VInt& first, VInt& c
     first = first >> SHIFT;
 }
 
+// Cuts `count` tiles from `first` on down to those of square_tiles.
+RZ_FN void cut_to_square(VFloat center, VFloat radius, int tiles, VInt& first, VInt& count) {
+    const VFloat low = (center - 0.5f - radius) * (1.0f / TILE_SIZE);
+    const VFloat past = (center - 0.5f + radius + (float)(TILE_SIZE - 1)) * (1.0f / TILE_SIZE);
+    const VFloat zero = 0.0f, limit = (float)tiles;
+    const VInt end = least_int(first + count, to_int(minimum(maximum(past, zero), limit)));
+    first = greatest_int(first, to_int(minimum(maximum(low, zero), limit)));
+    count = (end - first) & (end > first);
+}
+
 RZ_FN void find_footprints(const Frame& f, const VFloat* fields, Footprints& out) {
     const VFloat x = fields[PIXEL_X], y = fields[PIXEL_Y];
     const VFloat extra = slack(fields[EXTENT_X]);
     const VFloat half_x = fields[EXTENT_X] + extra, half_y = fields[EXTENT_Y] + slack(fields[EXTENT_Y]);
     VInt row, rows;
     tile_ranges(y - half_y, y + half_y, f.p->height, row, rows);
+    if (f.p->inria) cut_to_square(y, fields[RADIUS], f.tiles_y, row, rows);
     store_int(out.row, row);
     store_int(out.rows, rows);
     for (int i = 0; i < Footprint::ROWS; ++i) {
@@ -90,6 +118,7 @@ RZ_FN void find_footprints(const Frame& f, const VFloat* fields, Footprints& out
         row_interval(top, half_x, half_y, fields[SHEAR], fields[CHORD], left, right);
         VInt first, count;
         tile_ranges(x + left - extra, x + right + extra, f.p->width, first, count);
+        if (f.p->inria) cut_to_square(x, fields[RADIUS], f.tiles_x, first, count);
         store_int(out.first[i], first);
         store_int(out.count[i], count & (rows > i));
     }
@@ -145,7 +174,7 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
     uint32_t* places = f.tile_counts + task * f.tiles;
     uint32_t slot = f.chunk_slots[task];
-    __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
+    if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
     for (int64_t i = first; i < end; ++i) {
         const int64_t pair = image * n + i;
         f.offsets[pair] = slot;

@@ -24,81 +24,128 @@ RZ_FN const float* features_of(const Frame& f, const float* record, int64_t scen
     return room;
 }
 
-// Writes the pixels of a tile; `sums` is [BLOCKS][channels] or null for a tile without Gaussians.
-RZ_FN void write_tile(const Frame& f, const Tile& t, const VFloat* transmittance, const VFloat* sums) {
+// What a Gaussian adds to the pixels of a block, for any number of channels, then depth.
+RZ_FN void add_channels(const Frame& f, const Tile& t, const float* record, uint32_t gaussian, VFloat weight,
+                        VFloat* sums) {
+    const int64_t channels = f.p->channels;
+    const float* colors = f.p->colors + (t.image / f.p->views * f.p->gaussians + gaussian) * channels;
+    for (int64_t c = 0; c < channels; ++c) sums[c] += weight * colors[c];
+    if (f.p->depth) sums[channels] += weight * record[DEPTH];
+}
+
+// Writes the colors of a block for any number of channels; `sums` is [channels] or null for nothing drawn.
+RZ_FN void write_channels(const Frame& f, const Tile& t, int block, VFloat left, const VFloat* sums) {
     const RzParams& p = *f.p;
-    const int64_t channels = p.channels;
-    const float* background = p.backgrounds ? p.backgrounds + t.image * channels : nullptr;
-    for (int block = 0; block < BLOCKS; ++block) {
-        const int x0 = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y0 = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
-        if (x0 >= p.width || y0 >= p.height) continue;
-        alignas(64) float left[LANES];
-        store(left, sums ? absolute(transmittance[block]) : VFloat(1.0f));
-        const float* sum = sums ? (const float*)(sums + block * f.blended) : nullptr;
+    const float* background = p.backgrounds ? p.backgrounds + t.image * p.channels : nullptr;
+    const int x0 = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y0 = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
+    for (int64_t c = 0; c < p.channels; ++c) {
+        alignas(64) float value[LANES];
+        store(value, (sums ? sums[c] : VFloat(0.0f)) + (background ? left * background[c] : VFloat(0.0f)));
         for (int lane = 0; lane < LANES; ++lane) {
             const int x = x0 + lane % BLOCK_WIDTH, y = y0 + lane / BLOCK_WIDTH;
             if (x >= p.width || y >= p.height) continue;
-            const int64_t pixel = t.image * f.pixels + (int64_t)y * p.width + x;
-            for (int64_t c = 0; c < channels; ++c)
-                p.out_colors[pixel * channels + c] =
-                    (sum ? sum[c * LANES + lane] : 0.0f) + (background ? left[lane] * background[c] : 0.0f);
-            p.out_alphas[pixel] = 1.0f - left[lane];
-            if (p.depth) p.out_depths[pixel] = sum ? sum[channels * LANES + lane] : 0.0f;
+            p.out_colors[(t.image * f.pixels + (int64_t)y * p.width + x) * p.channels + c] = value[lane];
         }
     }
 }
 
-template <int known>
+// Writes the pixels of a tile; `sums` is [BLOCKS][channels] or null for a tile without Gaussians.
+RZ_FN void write_tile(const Frame& f, const Tile& t, const VFloat* transmittance, const VFloat* sums) {
+    const RzParams& p = *f.p;
+    const VFloat zero = 0.0f;
+    const float* background = p.backgrounds ? p.backgrounds + t.image * p.channels : nullptr;
+    for (BlockMask blocks = t.inside; blocks; blocks &= blocks - 1) {
+        const int block = __builtin_ctzll(blocks);
+        const VFloat* sum = sums ? sums + (int64_t)block * f.blended : nullptr;
+        const VFloat left = sums ? absolute(transmittance[block]) : VFloat(1.0f);
+        const VFloat alpha = VFloat(1.0f) - left;
+        store_pixels<1>(f, t, block, &alpha, p.out_alphas);
+        if (p.depth) store_pixels<1>(f, t, block, sum ? sum + p.channels : &zero, p.out_depths);
+        if (!f.packed_colors) {
+            write_channels(f, t, block, left, sum);
+            continue;
+        }
+        VFloat color[3];
+        for (int c = 0; c < 3; ++c)
+            color[c] = (sum ? sum[c] : zero) + (background ? left * background[c] : zero);
+        store_pixels<3>(f, t, block, color, p.out_colors);
+    }
+}
+
+// Blends one batch into one block. `state` is its transmittance, negative where a pixel is finished.
+template <int known, bool training>
+RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry* entries, int block, VFloat& state,
+                       VFloat* sums) {
+    const VFloat x = t.columns[block % BLOCK_COLUMNS], y = t.rows[block / BLOCK_COLUMNS], zero = 0.0f;
+    VMask alive = state > zero;
+    VFloat transmittance = absolute(state);
+    VFloat colors[known > 0 ? known : 1];
+    for (int c = 0; c < known; ++c) colors[c] = sums[c];
+    for (uint64_t left = batch.touching[block]; left; left &= left - 1) {
+        const int i = __builtin_ctzll(left);
+        const float* record = batch.records[i];
+        const VFloat e = exponent(record, x - record[PIXEL_X], y - record[PIXEL_Y]);
+        const VMask candidate = alive & candidates(record, e);
+        if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(candidate) << block);
+        const Step s = advance(t, record, e, transmittance);
+        const VMask drawn = candidate & s.goes_on;
+        const VFloat weight = select(drawn, s.alpha * transmittance, zero);
+        transmittance = select(drawn, s.next, transmittance);
+        alive = and_not(alive, and_not(candidate, s.goes_on));
+        if constexpr (known > 0)
+            for (int c = 0; c < known; ++c) colors[c] += weight * record[COLOR + c];
+        else
+            add_channels(f, t, record, entries[i].gaussian, weight, sums);
+        if (!any(alive)) break;
+    }
+    for (int c = 0; c < known; ++c) sums[c] = colors[c];
+    state = select(alive, transmittance, -transmittance);
+}
+
+// Keeps for the backward pass which blocks each entry of a batch changed.
+RZ_FN void keep_masks(const Frame& f, const Batch& batch, const Entry* entries) {
+    BlockMask* masks = f.masks + (entries - f.entries);
+    for (int i = 0; i < batch.count; ++i) {
+        masks[i] = batch.reached[i];
+        f.contributes[entries[i].slot] = batch.reached[i] != 0;
+    }
+}
+
+template <int known, bool training>
 RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
     const Tile t = make_tile(f, task);
-    const int64_t start = f.tile_starts[task], count = f.tile_starts[task + 1] - start;
-    Entry* entries = f.entries + start;
+    const int64_t count = f.tile_starts[task + 1] - f.tile_starts[task];
+    f.tile_ends[task] = f.tile_starts[task];
     if (count == 0) {
-        f.tile_ends[task] = (uint32_t)start;
         write_tile(f, t, nullptr, nullptr);
         return;
     }
+    Entry* entries = f.entries + f.tile_starts[task];
+    const Entry* end = entries + count;
     char* scratch = f.scratch + worker * f.scratch_bytes;
     sort_entries(entries, (Entry*)scratch, count);
 
     const int channels = channel_count<known>(f);
-    const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
     VFloat transmittance[BLOCKS];
     VFloat fixed_sums[known > 0 ? BLOCKS * known : 1];
     VFloat* sums = known > 0 ? fixed_sums : (VFloat*)scratch;
-    float* room = (float*)(sums + (int64_t)BLOCKS * channels);
     for (int block = 0; block < BLOCKS; ++block)
         transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(-1.0f));
     for (int i = 0; i < BLOCKS * channels; ++i) sums[i] = VFloat(0.0f);
 
-    BlockMask alive = t.inside;
-    int64_t i = 0;
-    for (; i < count && alive; ++i) {
-        prefetch_record(records, entries + i, entries + count);
-        const uint32_t gaussian = entries[i].gaussian;
-        const float* record = records + (int64_t)gaussian * RZ_RECORD_FLOATS;
-        const float* features = features_of<known>(f, record, scene, gaussian, room);
-        BlockMask reached = 0;
-        for (BlockMask left = touched_blocks(t, record) & alive; left; left &= left - 1) {
+    Batch batch;
+    for (BlockMask alive = t.inside; entries < end && alive; entries += batch.count) {
+        start_batch(t, alive, records, entries, end, batch);
+        for (BlockMask left = alive; left; left &= left - 1) {
             const int block = __builtin_ctzll(left);
-            const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
-            const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
-            const VFloat e = exponent(record, dx, dy);
-            const VMask candidate = candidates(record, e, transmittance[block]);
-            if (!any(candidate)) continue;
-            const BlockMask bit = (BlockMask)((BlockMask)1 << block);
-            reached |= bit;
-            const Step s = advance(record, e, candidate, transmittance[block]);
-            transmittance[block] = s.after;
-            const VFloat weight = select(s.drawn, s.alpha * s.before, VFloat(0.0f));
-            for (int c = 0; c < channels; ++c) sums[block * channels + c] += weight * features[c];
-            if (any(s.finished) && !any(s.after > VFloat(0.0f))) alive &= (BlockMask)~bit;
+            if (!batch.touching[block]) continue;
+            blend_block<known, training>(f, t, batch, entries, block, transmittance[block], sums + block * channels);
+            if (!any(transmittance[block] > VFloat(0.0f))) alive &= (BlockMask) ~((BlockMask)1 << block);
         }
-        f.masks[start + i] = reached;
-        if (reached) f.contributes[entries[i].slot] = 1;
+        if constexpr (training) keep_masks(f, batch, entries);
     }
-    f.tile_ends[task] = (uint32_t)(start + i);
+    f.tile_ends[task] = (uint32_t)(entries - f.entries);
     write_tile(f, t, transmittance, sums);
 }
 

@@ -14,33 +14,52 @@
 
 namespace RZ_NAMESPACE {
 
-// Reads the tile's incoming gradients: v_features [BLOCKS][channels], v_alpha, and the starting values of `behind`.
-RZ_FN void read_gradients(const Frame& f, const Tile& t, VFloat* v_features, VFloat* v_alpha, VFloat* behind) {
+// Adds a block's incoming gradients of the colors for any number of channels.
+RZ_FN void read_channels(const Frame& f, const Tile& t, int block, VFloat* v_features, VFloat& rest) {
     const RzParams& p = *f.p;
-    const int64_t channels = p.channels;
-    for (int block = 0; block < BLOCKS; ++block) {
-        alignas(64) float rest[LANES], alpha[LANES];
-        float* v = (float*)(v_features + (int64_t)block * f.blended);
-        const int x0 = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y0 = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
+    const int x0 = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y0 = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
+    for (int64_t c = 0; c < p.channels; ++c) {
+        alignas(64) float v[LANES], color[LANES];
         for (int lane = 0; lane < LANES; ++lane) {
             const int x = x0 + lane % BLOCK_WIDTH, y = y0 + lane / BLOCK_WIDTH;
             const bool inside = x < p.width && y < p.height;
-            const int64_t pixel = t.image * f.pixels + (int64_t)y * p.width + x;
-            alpha[lane] = inside && p.v_alphas ? p.v_alphas[pixel] : 0.0f;
-            rest[lane] = inside ? alpha[lane] * p.out_alphas[pixel] : 0.0f;
-            for (int64_t c = 0; c < channels; ++c) {
-                const float value = inside && p.v_colors ? p.v_colors[pixel * channels + c] : 0.0f;
-                v[c * LANES + lane] = value;
-                if (inside) rest[lane] += value * p.out_colors[pixel * channels + c];
-            }
-            if (p.depth) {
-                const float value = inside && p.v_depths ? p.v_depths[pixel] : 0.0f;
-                v[channels * LANES + lane] = value;
-                if (inside) rest[lane] += value * p.out_depths[pixel];
-            }
+            const int64_t at = (t.image * f.pixels + (int64_t)y * p.width + x) * p.channels + c;
+            v[lane] = inside ? p.v_colors[at] : 0.0f;
+            color[lane] = inside ? p.out_colors[at] : 0.0f;
         }
-        v_alpha[block] = load(alpha);
-        behind[block] = load(rest);
+        v_features[c] = load(v);
+        rest += load(v) * load(color);
+    }
+}
+
+// Reads the tile's incoming gradients: v_features [BLOCKS][channels], v_alpha, and the starting values of `behind`.
+RZ_FN void read_gradients(const Frame& f, const Tile& t, VFloat* v_features, VFloat* v_alpha, VFloat* behind) {
+    const RzParams& p = *f.p;
+    for (int i = 0; i < BLOCKS * f.blended; ++i) v_features[i] = VFloat(0.0f);
+    for (int block = 0; block < BLOCKS; ++block) v_alpha[block] = behind[block] = VFloat(0.0f);
+    for (BlockMask blocks = t.inside; blocks; blocks &= blocks - 1) {
+        const int block = __builtin_ctzll(blocks);
+        VFloat* v = v_features + (int64_t)block * f.blended;
+        VFloat rest = 0.0f, value;
+        if (p.v_alphas) {
+            load_pixels<1>(f, t, block, p.v_alphas, v_alpha + block);
+            load_pixels<1>(f, t, block, p.out_alphas, &value);
+            rest = v_alpha[block] * value;
+        }
+        if (p.v_colors && f.packed_colors) {
+            VFloat color[3];
+            load_pixels<3>(f, t, block, p.v_colors, v);
+            load_pixels<3>(f, t, block, p.out_colors, color);
+            for (int c = 0; c < 3; ++c) rest += v[c] * color[c];
+        } else if (p.v_colors) {
+            read_channels(f, t, block, v, rest);
+        }
+        if (p.v_depths) {
+            load_pixels<1>(f, t, block, p.v_depths, v + p.channels);
+            load_pixels<1>(f, t, block, p.out_depths, &value);
+            rest += v[p.channels] * value;
+        }
+        behind[block] = rest;
     }
 }
 
@@ -118,16 +137,19 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
             const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
             const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
             const VFloat e = exponent(record, dx, dy);
-            const Step s = advance(record, e, candidates(record, e, transmittance[block]), transmittance[block]);
-            transmittance[block] = s.after;
-            const VFloat weight = select(s.drawn, s.alpha * s.before, VFloat(0.0f));
+            const VFloat before = transmittance[block];
+            const VMask candidate = candidates(record, e) & (before > VFloat(0.0f));
+            const Step s = advance(t, record, e, before);
+            const VMask drawn = candidate & s.goes_on;
+            transmittance[block] = select(candidate, select(s.goes_on, s.next, -before), before);
+            const VFloat weight = select(drawn, s.alpha * before, VFloat(0.0f));
             const VFloat* v = v_features + block * channels;
             VFloat u = v_alphas[block];
             for (int c = 0; c < channels; ++c) u += v[c] * features[c];
             const VFloat rest = behind[block] - weight * u;
             behind[block] = rest;
-            const VFloat v_alpha = s.before * u - rest / (VFloat(1.0f) - s.alpha);
-            const VMask free = s.drawn & (s.unclamped <= VFloat((float)ALPHA_MAX));
+            const VFloat v_alpha = before * u - rest / (VFloat(1.0f) - s.alpha);
+            const VMask free = drawn & (s.unclamped <= VFloat(t.free_below));
             const VFloat d = select(free, s.unclamped * v_alpha, VFloat(0.0f));
             const VFloat d_x = d * dx, d_y = d * dy;
             moments[SUM] += d;

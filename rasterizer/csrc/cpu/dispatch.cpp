@@ -126,7 +126,7 @@ int rz_render(RzParams* p) {
 }
 
 int rz_backward(RzParams* p) {
-    if (!planned(p) || !p->instance_memory || !p->gradient_memory) return RZ_ERROR_ARGUMENT;
+    if (!planned(p) || p->forward_only || !p->instance_memory || !p->gradient_memory) return RZ_ERROR_ARGUMENT;
     return ISAS[p->isa].kernels->backward(p);
 }
 

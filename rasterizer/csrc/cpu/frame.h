@@ -3,7 +3,7 @@
 
 #include "../params.h"
 #include "pool.h"
-#include "simd.h"
+#include "shuffles.h"
 
 namespace RZ_NAMESPACE {
 
@@ -43,8 +43,9 @@ enum Field {
     DEPTH = COLOR + 3,  // beside the colors, as one more channel
     SHEAR,              // per pixel of dy, the middle of the ellipse's row moves by this many pixels in x
     CHORD,              // half a row's length is CHORD * sqrt(EXTENT_Y^2 - dy^2)
+    RADIUS,             // inria: half the side of the square in whose tiles it may be drawn
 };
-static_assert(CHORD < RZ_RECORD_FLOATS, "a record is a cache line");
+static_assert(RADIUS < RZ_RECORD_FLOATS, "a record is a cache line");
 
 // An entry of a tile's list. A slot is the place of a (Gaussian, tile) pair in Gaussian order. The Gaussian stands here
 // and not in an array by slot: that load would miss the cache for each entry of a sorted list.
@@ -142,8 +143,8 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
-    f.masks = arena.take<BlockMask>(n);
-    f.contributes = arena.take<uint8_t>(n);
+    f.masks = arena.take<BlockMask>(f.p->forward_only ? 0 : n);
+    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);
     f.scratch_bytes = round_up(state > sorting ? state : sorting, 64);

@@ -8,25 +8,6 @@ namespace RZ_NAMESPACE {
 
 constexpr int MAX_COEFFICIENTS = (MAX_SH_DEGREE + 1) * (MAX_SH_DEGREE + 1);
 
-// Rows of n floats, one per lane, to n vectors. Lanes from `valid` on repeat the last row.
-template <int n>
-RZ_FN void load_rows(const float* rows, int64_t stride, int valid, VFloat* out) {
-    alignas(64) float columns[n][LANES];
-    for (int lane = 0; lane < LANES; ++lane) {
-        const float* row = rows + (lane < valid ? lane : valid - 1) * stride;
-        for (int k = 0; k < n; ++k) columns[k][lane] = row[k];
-    }
-    for (int k = 0; k < n; ++k) out[k] = load(columns[k]);
-}
-
-template <int n>
-RZ_FN void store_rows(float* rows, int64_t stride, int valid, const VFloat* in) {
-    alignas(64) float columns[n][LANES];
-    for (int k = 0; k < n; ++k) store(columns[k], in[k]);
-    for (int lane = 0; lane < valid; ++lane)
-        for (int k = 0; k < n; ++k) rows[lane * stride + k] = columns[k][lane];
-}
-
 struct Group {
     int64_t first;  // index of lane 0's Gaussian within its scene
     int valid;      // lanes in use
@@ -35,7 +16,7 @@ struct Group {
     VFloat opacity;
     Rotation<VFloat> rotation;
     VFloat axes[9];  // rotation * diag(scale)
-    VMask usable;    // finite, and the quaternion has a direction
+    VMask usable;    // finite, and so is the squared length of the quaternion, which is not zero
 };
 
 RZ_FN int sh_count(const RzParams& p) { return (p.sh_degree + 1) * (p.sh_degree + 1); }
@@ -62,8 +43,13 @@ RZ_FN Group load_group(const RzParams& p, int64_t scene, int64_t first, int vali
     for (int k = 0; k < 3; ++k) check += zero * g.mean[k] + zero * g.scale[k];
     for (int k = 0; k < 4; ++k) check += zero * quat[k];
     const VFloat norm = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
-    g.usable = (check == zero) & (norm > zero);
-    g.rotation = rotate(quat);
+    g.usable = (check + zero * norm == zero) & (norm > zero);
+    g.rotation = rotate(quat, p.inria != 0);
+    if (p.inria) {  // raw quaternions may overflow in the matrix
+        VFloat finite = zero;
+        for (int k = 0; k < 9; ++k) finite += zero * g.rotation.matrix[k];
+        g.usable = g.usable & (finite == zero);
+    }
     for (int j = 0; j < 3; ++j)
         for (int k = 0; k < 3; ++k) g.axes[3 * j + k] = g.rotation.matrix[3 * j + k] * g.scale[k];
     return g;

@@ -14,9 +14,14 @@ void scatter_task(void* frame, int64_t task, int) { scatter_chunk(*(Frame*)frame
 void backward_task(void* frame, int64_t task, int worker) { backward_chunk(*(Frame*)frame, task, worker); }
 void reduce_task(void* frame, int64_t task, int) { reduce_image(*(Frame*)frame, task); }
 
-template <int known>
+template <int known, bool training>
 void blend_task(void* frame, int64_t task, int worker) {
-    blend_tile<known>(*(Frame*)frame, task, worker);
+    blend_tile<known, training>(*(Frame*)frame, task, worker);
+}
+
+template <bool training>
+rz_pool::Task choose_blend(const Frame& f) {
+    return !f.packed_colors ? blend_task<0, training> : f.p->depth ? blend_task<4, training> : blend_task<3, training>;
 }
 
 template <int known>
@@ -51,8 +56,7 @@ int plan(RzParams* p) {
 int render(RzParams* p) {
     Frame f = make_frame(p);
     rz_pool::run(f.images * f.chunks, p->threads, scatter_task, &f);
-    const rz_pool::Task blend = !f.packed_colors ? blend_task<0> : p->depth ? blend_task<4> : blend_task<3>;
-    rz_pool::run(f.images * f.tiles, p->threads, blend, &f);
+    rz_pool::run(f.images * f.tiles, p->threads, p->forward_only ? choose_blend<false>(f) : choose_blend<true>(f), &f);
     return RZ_OK;
 }
 

@@ -22,7 +22,8 @@ RZ_FN void view_color(const RzParams& p, const Group& g, const Camera<float>& ca
         for (int c = 0; c < 3; ++c) rgb[c] += coefficients[3 * k + c] * view.values[k];
 }
 
-RZ_FN void fill_record(const Projection<VFloat>& s, VFloat opacity, VFloat fields[RZ_RECORD_FLOATS]) {
+RZ_FN void fill_record(const RzParams& p, const Projection<VFloat>& s, VFloat opacity,
+                       VFloat fields[RZ_RECORD_FLOATS]) {
     // ln(opacity / threshold) >= half the quadratic form is where a Gaussian is seen.
     const VFloat reach = log2_positive(maximum(opacity * (float)(1.0 / ALPHA_THRESHOLD), VFloat(1.0f)));
     const VFloat squared = reach * (float)(2.0 / LOG2_E);
@@ -38,7 +39,7 @@ RZ_FN void fill_record(const Projection<VFloat>& s, VFloat opacity, VFloat field
     fields[DEPTH] = s.view[2];
     fields[SHEAR] = s.cov_b / s.cov_c;
     fields[CHORD] = square_root(s.determinant) / s.cov_c;
-    fields[CHORD + 1] = VFloat(0.0f);
+    fields[RADIUS] = p.inria ? square_radius(s) : VFloat(0.0f);
 }
 
 // Lanes that are drawn; dropped gets those that NaN or infinity forbids.
@@ -47,7 +48,8 @@ RZ_FN VMask drawn_lanes(const RzParams& p, VMask usable, const Projection<VFloat
     const VFloat zero = 0.0f, z = s.view[2];
     const VMask outside = (z < VFloat(p.near_plane)) | (z > VFloat(p.far_plane));
     const VFloat check = zero * s.pixel_x + zero * s.pixel_y + zero * s.conic_a + zero * s.conic_b +
-                         zero * s.conic_c + zero * s.cov_a + zero * s.cov_c + zero * opacity;
+                         zero * s.conic_c + zero * s.cov_a + zero * s.cov_c + zero * s.determinant +
+                         zero * opacity;
     const VMask finite = (check == zero) & (zero * z == zero);
     // A NaN in place of z lies neither inside nor outside and counts as dropped.
     const VMask candidate = and_not(usable, outside);
@@ -70,7 +72,7 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
     if (!drawn) return;
 
     VFloat fields[RZ_RECORD_FLOATS];
-    fill_record(s, opacity, fields);
+    fill_record(p, s, opacity, fields);
     for (int c = 0; c < 3; ++c) fields[COLOR + c] = VFloat(0.0f);
     if (p.sh_coefficients > 0) {
         ViewColor view;
@@ -79,14 +81,14 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
     } else if (f.packed_colors) {
         for (int c = 0; c < 3; ++c) fields[COLOR + c] = colors[c];
     }
-    alignas(64) float columns[RZ_RECORD_FLOATS][LANES];
-    for (int k = 0; k < RZ_RECORD_FLOATS; ++k) store(columns[k], fields[k]);
+    alignas(64) float rows[LANES][RZ_RECORD_FLOATS];
+    store_columns(fields, rows);
     Footprints found;
     find_footprints(f, fields, found);
     for (; drawn; drawn &= drawn - 1) {
         const int lane = __builtin_ctz(drawn);
         float* record = f.records + (pair + lane) * RZ_RECORD_FLOATS;
-        for (int k = 0; k < RZ_RECORD_FLOATS; ++k) record[k] = columns[k][lane];
+        __builtin_memcpy(record, rows[lane], sizeof(rows[lane]));
         Footprint& footprint = f.footprints[pair + lane];
         footprint.row = (uint16_t)found.row[lane];
         footprint.rows = (uint16_t)found.rows[lane];

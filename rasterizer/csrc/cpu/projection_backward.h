@@ -6,18 +6,18 @@
 
 namespace RZ_NAMESPACE {
 
-// Sum of a Gaussian's records; false where no pixel saw it.
-RZ_FN bool gather_instances(const Frame& f, int64_t pair, float* sum) {
-    bool seen = false;
+// Sum of a Gaussian's records, in place where it has one only, else in `room`; null where no pixel saw it.
+RZ_FN const float* gather_instances(const Frame& f, int64_t pair, float* room) {
+    const float* sum = nullptr;
     const uint32_t first = f.offsets[pair], count = f.counts[pair];
     for (uint32_t slot = first; slot < first + count; ++slot) {
         if (!f.contributes[slot]) continue;
         const float* record = f.gradients + (int64_t)slot * f.gradient_stride;
-        for (int k = 0; k < f.gradient_stride; k += LANES)
-            store(sum + k, seen ? load(sum + k) + load(record + k) : load(record + k));
-        seen = true;
+        if (sum)
+            for (int k = 0; k < f.gradient_stride; k += LANES) store(room + k, load(sum + k) + load(record + k));
+        sum = sum ? room : record;
     }
-    return seen;
+    return sum;
 }
 
 // Totals of a group over the views.
@@ -30,31 +30,33 @@ struct GroupGradient {
 
 // Sums over slots of one view: moments and up to 4 channels, a lane per Gaussian. Where the image has another
 // number of channels their gradients are added to the output here.
-RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloat* fields) {
+RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloat (&fields)[MOMENTS + 4]) {
     const RzParams& p = *f.p;
-    constexpr int FIELDS = MOMENTS + 4;
-    alignas(64) float columns[FIELDS][LANES];
-    __builtin_memset(columns, 0, sizeof(columns));
+    constexpr int WIDTH = (MOMENTS + 4 + LANES - 1) / LANES * LANES;
+    alignas(64) static const float nothing[WIDTH] = {};
+    alignas(64) float sums[LANES][WIDTH];
+    const float* rows[LANES];
     uint32_t seen = 0;
-    const int64_t row = image / p.views * p.gaussians + g.first;
-    float room[RZ_RECORD_FLOATS * 16];
-    const bool fits = f.gradient_stride <= (int)(sizeof(room) / sizeof(room[0]));
-    float* sum = fits ? room : (float*)__builtin_alloca((size_t)f.gradient_stride * sizeof(float));
-    for (int lane = 0; lane < g.valid; ++lane) {
-        const int64_t pair = image * p.gaussians + g.first + lane;
-        if (!gather_instances(f, pair, sum)) continue;
+    float* room = f.packed_colors ? nullptr : (float*)__builtin_alloca((size_t)f.gradient_stride * sizeof(float));
+    for (int lane = 0; lane < LANES; ++lane) {
+        rows[lane] = nothing;
+        if (lane >= g.valid) continue;
+        const float* sum =
+            gather_instances(f, image * p.gaussians + g.first + lane, f.packed_colors ? sums[lane] : room);
+        if (!sum) continue;
         seen |= 1u << lane;
-        for (int k = 0; k < MOMENTS; ++k) columns[k][lane] = sum[k];
-        if (f.packed_colors) {
-            for (int c = 0; c < f.blended; ++c) columns[MOMENTS + c][lane] = sum[MOMENTS + c];
-            continue;
-        }
-        if (p.depth) columns[MOMENTS + 3][lane] = sum[MOMENTS + p.channels];
+        rows[lane] = f.packed_colors ? sum : sums[lane];
+        if (f.packed_colors) continue;
+        for (int k = 0; k < MOMENTS; ++k) sums[lane][k] = sum[k];
+        for (int k = MOMENTS; k < WIDTH; ++k) sums[lane][k] = 0.0f;
+        if (p.depth) sums[lane][MOMENTS + 3] = sum[MOMENTS + p.channels];
         if (!p.v_features) continue;
-        float* v = p.v_features + (row + lane) * p.channels;
+        float* v = p.v_features + (image / p.views * p.gaussians + g.first + lane) * p.channels;
         for (int64_t c = 0; c < p.channels; ++c) v[c] += sum[MOMENTS + c];
     }
-    for (int k = 0; k < FIELDS; ++k) fields[k] = load(columns[k]);
+    if (!seen) return 0;
+    load_columns(rows, fields);
+    if (!p.depth) fields[MOMENTS + 3] = VFloat(0.0f);
     return seen;
 }
 
@@ -127,7 +129,7 @@ RZ_FN void write_group(const Frame& f, int64_t row, const Group& g, const GroupG
     if (p.v_quats) {
         VFloat v_matrix[9], v[4];
         for (int k = 0; k < 9; ++k) v_matrix[k] = total.axes[k] * g.scale[k % 3];
-        rotate_backward(g.rotation, v_matrix, v);
+        rotate_backward(g.rotation, v_matrix, v, p.inria != 0);
         for (int k = 0; k < 4; ++k) v[k] = select(g.usable, v[k], zero);
         store_rows<4>(p.v_quats + row * 4, 4, g.valid, v);
     }

@@ -23,6 +23,7 @@ constexpr int LANES = RZ_LANES;
 
 typedef float NativeFloat __attribute__((vector_size(LANES * 4)));
 typedef int32_t NativeInt __attribute__((vector_size(LANES * 4)));
+typedef uint32_t NativeBits __attribute__((vector_size(LANES * 4)));
 
 struct VMask {
 #if RZ_MASK_REGISTERS
@@ -113,9 +114,25 @@ RZ_FN VFloat select(VMask m, VFloat yes, VFloat no) {
 RZ_FN VMask operator>(VFloat a, VFloat b) { return b < a; }
 RZ_FN VMask operator>=(VFloat a, VFloat b) { return b <= a; }
 
+// As the templates of math.h, whose comparison and selection the compilers do not see through.
+#if RZ_LANES == 16 && defined(__AVX512F__)
+RZ_FN VFloat maximum(VFloat a, VFloat b) { return (NativeFloat)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v); }
+RZ_FN VFloat minimum(VFloat a, VFloat b) { return (NativeFloat)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v); }
+#elif RZ_LANES == 8 && defined(__AVX2__)
+RZ_FN VFloat maximum(VFloat a, VFloat b) { return (NativeFloat)_mm256_max_ps((__m256)a.v, (__m256)b.v); }
+RZ_FN VFloat minimum(VFloat a, VFloat b) { return (NativeFloat)_mm256_min_ps((__m256)a.v, (__m256)b.v); }
+#elif RZ_LANES == 4 && defined(__SSE2__)
+RZ_FN VFloat maximum(VFloat a, VFloat b) { return (NativeFloat)_mm_max_ps((__m128)a.v, (__m128)b.v); }
+RZ_FN VFloat minimum(VFloat a, VFloat b) { return (NativeFloat)_mm_min_ps((__m128)a.v, (__m128)b.v); }
+#endif
+
+RZ_FN VFloat absolute(VFloat x) { return maximum(x, -x); }
+
 typedef NativeInt VInt;
 RZ_FN VInt to_int(VFloat x) { return __builtin_convertvector(x.v, NativeInt); }
 RZ_FN VFloat to_float(VInt x) { return __builtin_convertvector(x, NativeFloat); }
+RZ_FN VInt least_int(VInt a, VInt b) { return (a & (a < b)) | (b & (a >= b)); }
+RZ_FN VInt greatest_int(VInt a, VInt b) { return (a & (a > b)) | (b & (a <= b)); }
 RZ_FN void store_int(int32_t* p, VInt x) { __builtin_memcpy(p, &x, sizeof(x)); }
 
 RZ_FN VFloat square_root(VFloat x) {
@@ -132,6 +149,13 @@ RZ_FN VFloat square_root(VFloat x) {
 #endif
 }
 
+// The least whole number that is not less. From 2^23 on every float is whole, and may not fit an integer.
+RZ_FN VFloat ceiling(VFloat x) {
+    const VMask small = absolute(x) < VFloat(8388608.0f);
+    const VFloat whole = to_float(to_int(select(small, x, VFloat(0.0f))));
+    return select(small, select(whole < x, whole + 1.0f, whole), x);
+}
+
 // 2^x for -126 <= x <= 126, relative error below 2e-7; any value outside.
 RZ_FN VFloat exp2_unchecked(VFloat x) {
     const VFloat magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
@@ -143,7 +167,7 @@ RZ_FN VFloat exp2_unchecked(VFloat x) {
     p = p * r + 2.4022120e-1f;
     p = p * r + 6.9314697e-1f;
     p = p * r + 1.0f;
-    return (NativeFloat)((NativeInt)p.v + ((NativeInt)shifted.v << 23));
+    return (NativeFloat)((NativeBits)p.v + ((NativeBits)shifted.v << 23));
 }
 
 // log2(x) of a positive normal number, absolute error below 1e-6.
@@ -161,67 +185,6 @@ RZ_FN VFloat log2_positive(VFloat x) {
     p = p * q + 0.9617966940f;      // 2 / (3 ln 2)
     p = p * q + 2.8853900818f;      // 2 / ln 2
     return VFloat(__builtin_convertvector(exponent, NativeFloat)) + p * s;
-}
-
-// Adds the halves of each group of 2 * width lanes; the groups of a come first, then those of b.
-template <int width>
-RZ_FN NativeFloat fold(NativeFloat a, NativeFloat b);
-
-#if RZ_LANES == 16
-template <>
-RZ_FN NativeFloat fold<8>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-}
-template <>
-RZ_FN NativeFloat fold<4>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-}
-template <>
-RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
-           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
-}
-template <>
-RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-#elif RZ_LANES == 8
-template <>
-RZ_FN NativeFloat fold<4>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
-           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-}
-template <>
-RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13) +
-           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15);
-}
-template <>
-RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
-           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-}
-#else
-template <>
-RZ_FN NativeFloat fold<2>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-}
-template <>
-RZ_FN NativeFloat fold<1>(NativeFloat a, NativeFloat b) {
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
-}
-#endif
-
-// Sums of the lanes of `count` vectors, in place: afterwards sum i stands in lane i % LANES of x[i / LANES].
-// Transposing while adding costs about 11 additions for 10 vectors of 16 lanes, one reduction each would cost 40.
-template <int width, int count>
-RZ_FN void fold_all(VFloat* x) {
-    constexpr int half = (count + 1) / 2;
-    for (int i = 0; i < half; ++i) x[i] = fold<width>(x[2 * i].v, x[2 * i + 1 < count ? 2 * i + 1 : 2 * i].v);
-    if constexpr (width > 1) fold_all<width / 2, half>(x);
 }
 
 }  // namespace RZ_NAMESPACE

@@ -10,13 +10,50 @@ struct Tile {
     int x, y;  // first pixel
     VFloat columns[BLOCK_COLUMNS];  // pixel centers
     VFloat rows[BLOCK_ROWS];
-    VFloat lefts, tops[BLOCK_GROUPS];  // first pixel centers of the blocks, a lane each
     BlockMask inside;                  // blocks with a pixel in the image
+    float stop;                        // a pixel whose transmittance would not stay above ends
+    float free_below;                  // alphas up to this one have a gradient, before the clamp
 };
 
 RZ_FN VMask in_image(const Frame& f, const Tile& t, int block) {
     return (t.columns[block % BLOCK_COLUMNS] < VFloat((float)f.p->width)) &
            (t.rows[block / BLOCK_COLUMNS] < VFloat((float)f.p->height));
+}
+
+// Pixels of a block, n numbers each, of an image [H,W,n]; zero outside of it.
+template <int n>
+RZ_FN void load_pixels(const Frame& f, const Tile& t, int block, const float* image, VFloat* out) {
+    const int x = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
+    const int width = f.p->width - x, height = f.p->height - y;
+    const float* first = image + (t.image * f.pixels + (int64_t)y * f.p->width + x) * n;
+    alignas(64) float rows[LANES * n];
+    if (width >= BLOCK_WIDTH && height >= BLOCK_HEIGHT) {
+        for (int row = 0; row < BLOCK_HEIGHT; ++row)
+            __builtin_memcpy(rows + row * BLOCK_WIDTH * n, first + (int64_t)row * f.p->width * n, BLOCK_WIDTH * n * 4);
+    } else {
+        __builtin_memset(rows, 0, sizeof(rows));
+        for (int row = 0; row < BLOCK_HEIGHT && row < height; ++row)
+            for (int i = 0; i < BLOCK_WIDTH * n && i < width * n; ++i)
+                rows[row * BLOCK_WIDTH * n + i] = first[(int64_t)row * f.p->width * n + i];
+    }
+    load_rows<n>(rows, n, LANES, out);
+}
+
+template <int n>
+RZ_FN void store_pixels(const Frame& f, const Tile& t, int block, const VFloat* in, float* image) {
+    const int x = t.x + block % BLOCK_COLUMNS * BLOCK_WIDTH, y = t.y + block / BLOCK_COLUMNS * BLOCK_HEIGHT;
+    const int width = f.p->width - x, height = f.p->height - y;
+    float* first = image + (t.image * f.pixels + (int64_t)y * f.p->width + x) * n;
+    alignas(64) float rows[LANES * n];
+    store_rows<n>(rows, n, LANES, in);
+    if (width >= BLOCK_WIDTH && height >= BLOCK_HEIGHT) {
+        for (int row = 0; row < BLOCK_HEIGHT; ++row)
+            __builtin_memcpy(first + (int64_t)row * f.p->width * n, rows + row * BLOCK_WIDTH * n, BLOCK_WIDTH * n * 4);
+        return;
+    }
+    for (int row = 0; row < BLOCK_HEIGHT && row < height; ++row)
+        for (int i = 0; i < BLOCK_WIDTH * n && i < width * n; ++i)
+            first[(int64_t)row * f.p->width * n + i] = rows[row * BLOCK_WIDTH * n + i];
 }
 
 RZ_FN Tile make_tile(const Frame& f, int64_t task) {
@@ -32,44 +69,90 @@ RZ_FN Tile make_tile(const Frame& f, int64_t task) {
     }
     for (int i = 0; i < BLOCK_COLUMNS; ++i) t.columns[i] = load(lane_x) + (float)(t.x + i * BLOCK_WIDTH);
     for (int i = 0; i < BLOCK_ROWS; ++i) t.rows[i] = load(lane_y) + (float)(t.y + i * BLOCK_HEIGHT);
-    for (int lane = 0; lane < LANES; ++lane) lane_x[lane] = (float)(lane % BLOCK_COLUMNS * BLOCK_WIDTH + t.x) + 0.5f;
-    t.lefts = load(lane_x);
-    for (int group = 0; group < BLOCK_GROUPS; ++group) {
-        for (int lane = 0; lane < LANES; ++lane)
-            lane_y[lane] = (float)((group * LANES + lane) / BLOCK_COLUMNS * BLOCK_HEIGHT + t.y) + 0.5f;
-        t.tops[group] = load(lane_y);
-    }
+    // inria: at TRANSMITTANCE_STOP itself a pixel goes on, so the bound is the number below; no alpha lacks a gradient.
+    const bool inria = f.p->inria != 0;
+    t.stop = inria ? __builtin_nextafterf((float)TRANSMITTANCE_STOP, 0.0f) : (float)TRANSMITTANCE_STOP;
+    t.free_below = inria ? __builtin_huge_valf() : (float)ALPHA_MAX;
     t.inside = 0;
     for (int block = 0; block < BLOCKS; ++block)
         if (any(in_image(f, t, block))) t.inside |= (BlockMask)((BlockMask)1 << block);
     return t;
 }
 
-// Blocks with a pixel center in the ellipse, up to rounding: those in whose rectangle of pixel centers the exponent
-// reaches LEAST. All blocks of a group at once, a lane each. The greatest exponent over a rectangle lies on the edges
+// Entries of a tile's list that are blended together, block by block: a block then keeps its state in registers, and
+// no branch depends on how many blocks a Gaussian meets.
+struct Batch {
+    static constexpr int SIZE = 64;
+    int count;
+    const float* records[SIZE];
+    uint64_t touching[BLOCKS];  // of each block: the entries, a bit each, with a pixel center of it in the ellipse
+    BlockMask reached[SIZE];    // of each entry: the blocks that it changes
+};
+
+// One axis of touching blocks: the pixel centers of a column or row of them, relative to the Gaussians.
+struct Span {
+    VFloat low, high;
+    VFloat best;  // the other coordinate, of the greatest exponent on the edge that faces the center
+    VFloat square, linear;
+};
+
+RZ_FN Span make_span(float first, int pixels, VFloat center, VFloat slope, VFloat own, VFloat mixed) {
+    Span s;
+    s.low = VFloat(first) - center;
+    s.high = s.low + (float)(pixels - 1);
+    const VFloat near = minimum(maximum(VFloat(0.0f), s.low), s.high);
+    s.best = near * slope;
+    s.square = near * near * own;
+    s.linear = near * mixed;
+    return s;
+}
+
+// Greatest exponent on the edge of a block that `edge` stands for, along `other`.
+RZ_FN VFloat greatest_exponent(const Span& edge, const Span& other, VFloat own) {
+    const VFloat best = minimum(maximum(edge.best, other.low), other.high);
+    return edge.square + best * (edge.linear + best * own);
+}
+
+// Which blocks have a pixel center in the ellipse, up to rounding: those in whose rectangle of pixel centers the
+// exponent reaches LEAST. A lane each for as many entries. The greatest exponent over a rectangle lies on the edges
 // that face the center, where one coordinate is known and the other one has a closed form (StopThePop, Radl et al.
-// 2024). Testing here spares most of the blocks of the bounding box, and the branches that would discard them.
-RZ_FN BlockMask touched_blocks(const Tile& t, const float* record) {
-    const float a = record[CONIC_A], b = record[CONIC_B], c = record[CONIC_C];
-    const float half_x = record[EXTENT_X], half_y = record[EXTENT_Y];
+// 2024). Testing here spares most of the blocks of the bounding box.
+RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first) {
+    VFloat fields[EXTENT_X + 1];
+    load_columns(batch.records + first, fields);
+    const VFloat a = fields[CONIC_A], b = fields[CONIC_B], c = fields[CONIC_C];
     // Rounding of the exponent inside the ellipse grows with its length over its width.
-    const float least = record[LEAST] - 0.01f + 1e-6f * (a * half_x * half_x + c * half_y * half_y);
-    const VFloat zero = 0.0f;
-    const VFloat low_x = t.lefts - record[PIXEL_X], high_x = low_x + (float)(BLOCK_WIDTH - 1);
-    const VFloat near_x = minimum(maximum(zero, low_x), high_x);
-    const VFloat slope_y = near_x * (-0.5f * b / c);  // dy of the greatest exponent on the edge dx = near_x
-    const float slope_x = -0.5f * b / a;
-    uint64_t out = 0;
-    for (int group = 0; group < BLOCK_GROUPS; ++group) {
-        const VFloat low_y = t.tops[group] - record[PIXEL_Y], high_y = low_y + (float)(BLOCK_HEIGHT - 1);
-        const VFloat near_y = minimum(maximum(zero, low_y), high_y);
-        const VFloat best_y = minimum(maximum(slope_y, low_y), high_y);
-        const VFloat best_x = minimum(maximum(near_y * slope_x, low_x), high_x);
-        const VFloat first = near_x * (near_x * a + best_y * b) + best_y * best_y * c;
-        const VFloat second = best_x * (best_x * a + near_y * b) + near_y * near_y * c;
-        out |= (uint64_t)bits(maximum(first, second) >= VFloat(least)) << (group * LANES);
+    const VFloat least = fields[LEAST] - 0.01f + a * fields[EXTENT_X] * fields[EXTENT_X] * 2e-6f;
+    const VFloat slope_x = b * -0.5f / a, slope_y = b * -0.5f / c;
+    Span columns[BLOCK_COLUMNS];
+    for (int i = 0; i < BLOCK_COLUMNS; ++i)
+        columns[i] = make_span((float)(t.x + i * BLOCK_WIDTH) + 0.5f, BLOCK_WIDTH, fields[PIXEL_X], slope_y, a, b);
+    for (int j = 0; j < BLOCK_ROWS; ++j) {
+        if (!(alive >> (j * BLOCK_COLUMNS) & ((1 << BLOCK_COLUMNS) - 1))) continue;
+        const Span row =
+            make_span((float)(t.y + j * BLOCK_HEIGHT) + 0.5f, BLOCK_HEIGHT, fields[PIXEL_Y], slope_x, c, b);
+        for (int i = 0; i < BLOCK_COLUMNS; ++i) {
+            const VFloat greatest =
+                maximum(greatest_exponent(columns[i], row, c), greatest_exponent(row, columns[i], a));
+            batch.touching[j * BLOCK_COLUMNS + i] |= (uint64_t)bits(greatest >= least) << first;
+        }
     }
-    return (BlockMask)out;
+}
+
+RZ_FN void start_batch(const Tile& t, BlockMask alive, const float* records, const Entry* entries, const Entry* end,
+                       Batch& batch) {
+    batch.count = end - entries < Batch::SIZE ? (int)(end - entries) : Batch::SIZE;
+    for (int i = 0; i < batch.count; ++i) {
+        batch.records[i] = records + (int64_t)entries[i].gaussian * RZ_RECORD_FLOATS;
+        batch.reached[i] = 0;
+        if (entries + i + Batch::SIZE < end)
+            __builtin_prefetch(records + (int64_t)entries[i + Batch::SIZE].gaussian * RZ_RECORD_FLOATS);
+    }
+    for (int i = batch.count; i % LANES; ++i) batch.records[i] = batch.records[0];
+    for (int block = 0; block < BLOCKS; ++block) batch.touching[block] = 0;
+    for (int i = 0; i < batch.count; i += LANES) find_touching(t, alive, batch, i);
+    const uint64_t used = ~(uint64_t)0 >> (Batch::SIZE - batch.count);
+    for (int block = 0; block < BLOCKS; ++block) batch.touching[block] &= used;
 }
 
 // The exponent of 2 in alpha = opacity * 2^exponent, the same in both passes to the last bit.
@@ -78,33 +161,25 @@ RZ_FN VFloat exponent(const float* record, VFloat dx, VFloat dy) {
 }
 
 // Transmittance of a finished pixel is kept with a minus sign, so that one number says both.
+RZ_FN VMask candidates(const float* record, VFloat exponent) {
+    return (exponent >= VFloat(record[LEAST])) & (exponent <= VFloat(0.0f));
+}
+
 struct Step {
-    VMask drawn;     // lanes that this Gaussian adds to
-    VMask finished;  // lanes that it finishes
-    VFloat alpha;    // clamped
+    VFloat alpha;  // clamped
     VFloat unclamped;
-    VFloat before;  // transmittance
-    VFloat after;   // to be kept
+    VFloat next;    // transmittance behind it
+    VMask goes_on;  // lanes that this Gaussian does not finish
 };
 
-RZ_FN VMask candidates(const float* record, VFloat exponent, VFloat transmittance) {
-    return (exponent >= VFloat(record[LEAST])) & (exponent <= VFloat(0.0f)) & (transmittance > VFloat(0.0f));
-}
-
-RZ_FN Step advance(const float* record, VFloat exponent, VMask candidate, VFloat transmittance) {
+RZ_FN Step advance(const Tile& t, const float* record, VFloat exponent, VFloat transmittance) {
     Step s;
-    s.before = transmittance;
     s.unclamped = exp2_unchecked(exponent) * record[OPACITY];
     s.alpha = minimum(s.unclamped, VFloat((float)ALPHA_MAX));
-    const VFloat next = transmittance * (VFloat(1.0f) - s.alpha);
-    const VMask goes_on = next > VFloat((float)TRANSMITTANCE_STOP);
-    s.drawn = candidate & goes_on;
-    s.finished = and_not(candidate, goes_on);
-    s.after = select(s.finished, -transmittance, select(s.drawn, next, transmittance));
+    s.next = transmittance * (VFloat(1.0f) - s.alpha);
+    s.goes_on = s.next > VFloat(t.stop);
     return s;
 }
-
-RZ_FN VFloat absolute(VFloat x) { return maximum(x, -x); }
 
 RZ_FN void prefetch_record(const float* records, const Entry* entry, const Entry* end) {
     constexpr int AHEAD = 12;

@@ -1,0 +1,205 @@
+"""The CUDA core's host side, with emulated kernels: chunks, fixed capacity, waiting."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rasterizer import cuda_chunks, cuda_stages
+from rasterizer.cuda_chunks import Costs
+from tests.rasterizer.cuda_calls import BATCH, SIZE, VIEWS, assert_same_bits, compute, make_leaves
+from tests.rasterizer.emulated import emulated_rasterize
+from tests.rasterizer.scenes import Inputs
+
+ALLOCATORS = (torch.empty, torch.full)  # as they are before this folder's fixture wraps them
+
+
+class GuardedMemory(TorchFunctionMode):
+    """Fresh tensors get a tail that nobody may write."""
+
+    TAIL, VALUE = 64, 0x5A
+
+    def __init__(self) -> None:
+        self.blocks: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in ALLOCATORS:
+            return func(*args, **(kwargs or {}))
+        plain = func(*args, **(kwargs or {}))
+        block = torch.full((plain.numel() * plain.element_size() + self.TAIL,), self.VALUE, dtype=torch.uint8)
+        self.blocks.append(block)
+        return block[: -self.TAIL].view(plain.dtype).view(plain.shape).copy_(plain)
+
+    def check(self) -> None:
+        assert self.blocks
+        assert all((block[-self.TAIL :] == self.VALUE).all() for block in self.blocks)
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Scenes and views of every projection from here on."""
+    seen: list[tuple[int, int]] = []
+    project = cuda_stages.Stages.project
+
+    def project_seen(stages: cuda_stages.Stages) -> cuda_stages.Counted:
+        seen.append((stages.params.batch, stages.params.views))
+        return project(stages)
+
+    monkeypatch.setattr(cuda_stages.Stages, "project", project_seen)
+    return seen
+
+
+def bytes_for(images: int, leaves: Inputs, instances: int) -> int:
+    """A budget with room for about so many of the call's images."""
+    count = leaves["means"].shape[1]
+    costs = Costs(gaussians=count, tiles=4 * 3, record=6 + 3 + 1, budget=0)
+    assumed = costs.count_bytes(1, cuda_chunks.EXPECTED_INSTANCES * count)
+    return images * max(assumed, costs.count_bytes(1, 2 * instances // (BATCH * VIEWS)))
+
+
+def test_chunks_of_scenes_give_the_same_bits(chunks: list[tuple[int, int]]):
+    leaves = make_leaves()
+    expected = compute(leaves)
+    assert chunks == [(BATCH, VIEWS)]
+    found = compute(leaves, max_bytes=bytes_for(2 * VIEWS, leaves, expected.info["instances"]))
+    # Twice: the lists of several chunks are made again for the backward pass.
+    assert chunks[1:] == 2 * [(2, VIEWS), (1, VIEWS)]
+    assert_same_bits(found.images, expected.images)
+    assert_same_bits(found.gradients, expected.gradients)
+    assert found.info == expected.info
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("sh_degree", [None, 2])
+def test_chunks_of_views_accumulate(chunks: list[tuple[int, int]], images: int, sh_degree: int | None):
+    leaves = make_leaves(sh_degree=sh_degree)
+    expected = compute(leaves, sh_degree=sh_degree)
+    chunks.clear()
+    found = compute(leaves, sh_degree=sh_degree, max_bytes=bytes_for(images, leaves, expected.info["instances"]))
+    assert chunks == 2 * BATCH * ([(1, 1)] * VIEWS if images == 1 else [(1, 3), (1, 1)])
+    assert found.info == expected.info
+    assert_same_bits(found.images, expected.images)
+    # Gradients of a covariance are turned into those of axes and scales once per chunk.
+    rounded = {name: found.gradients.pop(name) for name in ("quats", "scales")}
+    for name, gradient in rounded.items():
+        error = (gradient - expected.gradients.pop(name)).norm() / gradient.norm()
+        assert error < 2e-6, name  # observed worst 3.3e-7
+    assert_same_bits(found.gradients, expected.gradients)
+
+
+def test_chunks_with_too_many_instances_are_cut_again(chunks: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch):
+    leaves = make_leaves(count=20)
+    expected = compute(leaves)
+    chunks.clear()
+    monkeypatch.setattr(cuda_chunks, "EXPECTED_INSTANCES", 0)
+    instances = int(expected.info["instances"])
+    budget = Costs(gaussians=20, tiles=12, record=10, budget=0).count_bytes(BATCH * VIEWS, instances // 2)
+    found = compute(leaves, max_bytes=budget)
+    assert chunks[0] == (BATCH, VIEWS)
+    assert len(chunks) > 3
+    assert sum(scenes * views for scenes, views in chunks[1:]) >= 2 * BATCH * VIEWS
+    assert_same_bits(found.images, expected.images)
+    assert found.info == expected.info
+
+
+def test_chunks_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch):
+    leaves, lists = make_leaves(), []
+    project, make_lists = cuda_stages.Stages.project, cuda_stages.Stages.list
+
+    def project_alone(stages: cuda_stages.Stages) -> cuda_stages.Counted:
+        assert [reference for reference in lists if reference() is not None] == []
+        return project(stages)
+
+    def list_seen(stages: cuda_stages.Stages, counted: cuda_stages.Counted, slots: int) -> cuda_stages.Lists:
+        made = make_lists(stages, counted, slots)
+        lists.extend(weakref.ref(tensor) for tensor in (*made, *counted))
+        return made
+
+    monkeypatch.setattr(cuda_stages.Stages, "project", project_alone)
+    monkeypatch.setattr(cuda_stages.Stages, "list", list_seen)
+    compute(leaves, max_bytes=bytes_for(2, leaves, 0))
+    assert len(lists) == 2 * BATCH * VIEWS // 2 * 11
+    images = emulated_rasterize(**leaves, **SIZE)
+    assert [reference for reference in lists if reference() is not None] != []
+    del images
+    assert [reference for reference in lists if reference() is not None] == []
+
+
+def test_other_keys_and_atomics(monkeypatch: pytest.MonkeyPatch):
+    leaves = make_leaves()
+    expected = compute(leaves)
+    atomics = compute(leaves, deterministic=False)
+    assert_same_bits(atomics.images, expected.images)
+    for name, gradient in expected.gradients.items():
+        error = (atomics.gradients[name] - gradient).norm() / gradient.norm()
+        assert error < 2e-6, (name, float(error))
+    monkeypatch.setattr("rasterizer.cuda_sorting.LARGEST_SHORT", 5)
+    wide = compute(leaves)
+    assert_same_bits(wide.images, expected.images)
+    assert_same_bits(wide.gradients, expected.gradients)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 1000])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_capacity_gives_the_same_bits(spare: int, deterministic: bool):
+    leaves = make_leaves()
+    expected = compute(leaves, deterministic=deterministic)
+    capacity = expected.info["instances"] + spare
+    found = compute(leaves, max_instances=capacity, deterministic=deterministic)
+    assert_same_bits(found.images, expected.images)
+    assert_same_bits(found.gradients, expected.gradients)
+    assert not found.info.pop("overflowed")
+    assert all(isinstance(found.info[name], Tensor) for name in ("instances", "culled", "nonfinite"))
+    assert found.info == expected.info
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 100])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_overflow_is_flagged_and_writes_nothing_outside(capacity: int, deterministic: bool):
+    leaves = make_leaves()
+    expected = compute(leaves)
+    guard = GuardedMemory()
+    with guard:
+        found = compute(leaves, max_instances=capacity, deterministic=deterministic)
+    guard.check()
+    assert found.info["overflowed"]
+    assert found.info["instances"] == expected.info["instances"]
+    assert all(image.isfinite().all() for image in found.images.values())
+    assert all(gradient.isfinite().all() for gradient in found.gradients.values())
+    # The nearest Gaussians of the first image are there, the last image is empty.
+    assert (found.images["alphas"][0, 0] > 0).any() or capacity == 0
+    assert (found.images["alphas"][-1, -1] == 0).all()
+    assert torch.equal(found.images["colors"][-1, -1, 5, 5], leaves["backgrounds"][-1, -1])
+
+
+class ForbidReading(TorchDispatchMode):
+    """Fails where the host reads a number out of a tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_host_waits_once_per_chunk_or_never(monkeypatch: pytest.MonkeyPatch):
+    leaves, reads = make_leaves(), 0
+    tolist = Tensor.tolist
+
+    def count_reads(tensor: Tensor) -> Any:
+        nonlocal reads
+        reads += 1
+        return tolist(tensor)
+
+    monkeypatch.setattr(Tensor, "tolist", count_reads)
+    with ForbidReading():
+        compute(leaves)
+        assert reads == 1
+        compute(leaves, max_bytes=bytes_for(1, leaves, 0))
+        assert reads == 1 + BATCH * VIEWS
+        compute(leaves, max_instances=10_000)
+        assert reads == 1 + BATCH * VIEWS
