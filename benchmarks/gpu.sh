@@ -14,9 +14,11 @@ case "$stage" in
 1)
   python -m pytest -q -m gpu tests | tee "$out/gpu_tests.txt"
   if command -v compute-sanitizer >/dev/null; then
+    # Without torch's cache every tensor is an allocation of its own, so that an overrun is seen.
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1
     for tool in memcheck racecheck; do
-      compute-sanitizer --tool "$tool" --error-exitcode 1 \
-        python -m pytest -q -m gpu tests/rasterizer/test_cuda_gradients.py -k "normal and 3" | tail -5 | tee "$out/sanitizer_$tool.txt"
+      timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        python -m pytest -q -m gpu tests/rasterizer/test_cuda_gradients.py -k "normal" | tail -5 | tee "$out/sanitizer_$tool.txt"
     done
   else
     echo "compute-sanitizer is not on this machine: not run"

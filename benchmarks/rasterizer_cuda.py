@@ -164,18 +164,18 @@ def main() -> int:
     renders: dict[str, Render] = {"ours": render_ours, "atomic": render_atomic}
     if importlib.util.find_spec("gsplat"):
         renders["gsplat"] = render_gsplat
-    rows = []
+    ceilings = measure_ceilings(arguments.repeats)
+    print(f"ceilings: {ceilings['copy_gb_per_s']:.0f} GB/s copied, {ceilings['fp32_tflops']:.1f} TFLOP/s in fp32")
+    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **ceilings, "rows": []}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.workloads:
         for batch, views in BATCHES:
             workload = replace(WORKLOADS[name], batch=batch, views=views)
-            rows.append(compare(workload, renders, arguments.repeats))
-            show(rows[-1:], list(renders))
-    ceilings = measure_ceilings(arguments.repeats)
-    show(rows, list(renders))
-    print(f"ceilings: {ceilings['copy_gb_per_s']:.0f} GB/s copied, {ceilings['fp32_tflops']:.1f} TFLOP/s in fp32")
-    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **ceilings, "rows": rows}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+            found["rows"].append(compare(workload, renders, arguments.repeats))
+            show(found["rows"][-1:], list(renders))
+            # After every row: what has been measured must not be lost with the machine.
+            arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    show(found["rows"], list(renders))
     print(f"wrote {arguments.out} after {time.perf_counter() - started:.0f} s")
     return 0
 

@@ -80,7 +80,8 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
 
     Args:
         means: centres [..., N, 3], world units. N may be 0.
-        quats: orientations [..., N, 4] as (w, x, y, z), of any length but zero; normalised inside.
+        quats: orientations [..., N, 4] as (w, x, y, z), of any length whose square is a normal number (1e-19 is too
+            short); normalised inside.
         scales: standard deviations along the local axes [..., N, 3], world units.
         opacities: [..., N] in [0, 1].
         colors: [..., N, C] with any C >= 1, used as they are; or with ``sh_degree`` the spherical harmonics
@@ -106,7 +107,8 @@ def rasterize(  # noqa: PLR0913, PLR0917 - the argument list that users of gspla
         deterministic: "cuda" only, the other backends always are: gradients have the same bits in every run. False
             adds them in the order in which they come, which can be faster.
         max_instances: "cuda" only: room for so many instances is kept, and nothing is asked back from the GPU, so
-            that the call can be captured in a CUDA graph. ``Render.info["overflowed"]`` tells whether there were more.
+            that the call can be captured in a CUDA graph, once a first call has compiled the kernels for this number
+            of channels. ``Render.info["overflowed"]`` tells whether there were more.
         backend: "auto" (the compiled core for the device of the tensors, never the reference), "cpu", "cuda" or
             "reference".
 

@@ -30,10 +30,10 @@ class RasterizeCuda(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pipeline: CudaPipeline, options: Options, info: Info, *tensors: Tensor | None
+        ctx: Any, pipeline: CudaPipeline, options: Options, info: Info, differentiable: bool, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         inputs = make_contiguous(tensors)
-        rendered = pipeline.render(inputs, options, differentiable=any(ctx.needs_input_grad))
+        rendered = pipeline.render(inputs, options, differentiable=differentiable)
         info.update(rendered.info)
         images = rendered.images
         lists = rendered.parts[0].lists or ()
@@ -55,9 +55,9 @@ class RasterizeCuda(torch.autograd.Function):
             parts = [parts[0]._replace(lists=Lists(*lists))]
         incoming = Incoming(*(None if grad is None else grad.contiguous() for grad in grads))
         gradients = ctx.pipeline.differentiate(
-            inputs, ctx.options, Rendered(images, parts, {}), incoming, ctx.needs_input_grad[3:]
+            inputs, ctx.options, Rendered(images, parts, {}), incoming, ctx.needs_input_grad[4:]
         )
-        return None, None, None, *gradients
+        return None, None, None, None, *gradients
 
 
 def make_contiguous(tensors: tuple[Tensor | None, ...]) -> Inputs:
@@ -73,7 +73,9 @@ def make_pass(
     assert colors is not None
     if colors.shape[-1] > MAX_CHANNELS:
         return make_passes(pipeline, tensors, options)
-    return *RasterizeCuda.apply(pipeline, options, info, *tensors), info  # type: ignore[misc]
+    # Known only here: within `apply` gradients are always off, and leaves require them also under no_grad.
+    differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return *RasterizeCuda.apply(pipeline, options, info, differentiable, *tensors), info  # type: ignore[misc]
 
 
 def make_passes(
