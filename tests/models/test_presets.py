@@ -67,7 +67,7 @@ def test_channels_of_published_discriminators() -> None:
 def test_quickstart(resolution: int) -> None:
     generator = GaussianGenerator(quickstart_generator(resolution))
     discriminator = Discriminator(quickstart_discriminator(resolution))
-    assert generator.decoder.level_sizes == (64, 256, 1536 if resolution == 64 else 1024)
+    assert generator.decoder.level_sizes == (64, 256, 2048 if resolution == 64 else 1024)
     assert 450_000 < count(generator) < 550_000
     assert 500_000 < count(discriminator) < 600_000
     gaussians = generator(torch.randn(4, 64)).gaussians
