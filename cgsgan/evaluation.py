@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -77,6 +77,7 @@ class EvaluationConfig:
             raise ValueError(f"--psi: expected a finite number, got {self.truncation_psi}")
 
 
+@runtime_checkable
 class SceneSource(Protocol):
     """A generator that may have been told from where it will be looked at.
 
@@ -166,6 +167,7 @@ class Evaluator:
             "fake_pictures_per_repeat": self.config.count,
             "repeats": self.config.repeats,
             "seed": self.config.seed,
+            "processes": self.accelerator.num_processes,
             "truncation_psi": self.config.truncation_psi,
             "resolution": self.source.resolution,
             "data": str(self.dataset.location),
