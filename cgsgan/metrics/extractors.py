@@ -111,7 +111,11 @@ def _open_inception(weights: Path | None, device: torch.device) -> NetworkFeatur
     fidelity = _import("torch_fidelity.feature_extractor_inceptionv3")
     url = fidelity.URL_INCEPTION_V3
     try:
-        state = read_weights(weights) if weights else torch.hub.load_state_dict_from_url(url, weights_only=True)
+        state = (
+            read_weights(weights)
+            if weights
+            else torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+        )
     except OSError as error:
         raise ExtractorError(
             f"inception: its weights cannot be downloaded ({_one_line(error)}); get {url} where there is a network and "
