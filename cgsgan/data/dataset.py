@@ -7,6 +7,7 @@ decoded when they are asked for. Both ways give the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -137,6 +138,12 @@ class HeadDataset:
     def names(self) -> list[str]:
         """The file of each index before flips."""
         return [self._reader.images[row] for row in self._rows]
+
+    def content_key(self, indices: Sequence[int] | np.ndarray | Tensor) -> str:
+        """A hash of what :meth:`read` would give for these indices, from the bytes of the files."""
+        index = np.asarray(indices, dtype=np.int64)
+        flips = hashlib.sha256((index >= len(self._rows)).tobytes()).hexdigest()[:8]
+        return f"{self._reader.content_key(self._rows[index % len(self._rows)].tolist())}-{flips}"
 
     def read(self, indices: Sequence[int] | np.ndarray | Tensor) -> RealBatch:
         """Read pictures.

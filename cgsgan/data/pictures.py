@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -81,6 +82,15 @@ class PictureReader:
         finally:
             pool.shutdown(cancel_futures=True)
         return pixels
+
+    def content_key(self, rows: Iterable[int]) -> str:
+        """Changes with the bytes of the chosen files and the resolution; names, places and times do not count."""
+        digest = hashlib.sha256(f"{_CACHE_FORMAT}-{self.resolution}\n".encode())
+        for row in rows:
+            digest.update(hashlib.sha256(self._source.read(self.images[row])).digest())
+            if self._masks is not None:
+                digest.update(hashlib.sha256(self._mask_source.read(self._masks[row])).digest())
+        return digest.hexdigest()[:32]
 
     def cache_key(self) -> str:
         """Changes with the files, their order, their labels' file and the resolution."""

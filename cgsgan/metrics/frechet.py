@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from cgsgan.metrics.checks import finite_features
 from cgsgan.metrics.features import random_features
 
 REAL_VARIANCE = 100.0
@@ -17,6 +18,7 @@ def frechet_distance(
 ) -> float:
     """Squared Frechet (2-Wasserstein) distance of the Gaussians fitted to two sets (Dowson & Landau 1982).
 
+    With Inception features this is FID (Heusel et al. 2017, equation 6).
     ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` in float64. The trace of the root is taken from the
     eigenvalues of the symmetric ``C_a^(1/2) C_b C_a^(1/2)``, which stays real where covariances are singular.
 
@@ -85,9 +87,5 @@ def random_feature_frechet_distance(
 
 
 def _moments(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    values = features.detach().cpu().double().numpy()
-    if len(values) < 2:
-        raise ValueError(f"frechet_distance: expected at least 2 samples, got {len(values)}")
-    if not np.isfinite(values).all():
-        raise ValueError("frechet_distance: expected finite features, got NaN or Inf")
+    values = finite_features("frechet_distance", features)
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
