@@ -36,9 +36,15 @@ class LatentGenerator(Protocol):
         ...
 
 
+# Far from the seeds of training: the first numbers of a seed's stream are the first weights of a network that was made
+# with it, and the mapping network answers its own weights with broken scenes. Below 2^32: the generator reads no more.
+LATENT_STREAM = 0x6C61_7465
+
+
 def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Float[Tensor, "seed z_dim"]:
     """One latent per seed; a seed gives the same latent in every batch and on every device."""
-    return torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    generators = (torch.Generator().manual_seed(LATENT_STREAM + seed) for seed in seeds)
+    return torch.stack([torch.randn(z_dim, generator=generator) for generator in generators])
 
 
 @torch.no_grad()

@@ -82,3 +82,9 @@ def test_importing_is_light():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], timeout=60)
+
+
+def test_latents_are_not_the_weights_of_a_network_of_the_same_seed():
+    torch.manual_seed(0)
+    weights = torch.randn(64)
+    assert torch.cosine_similarity(latents_from_seeds([0], 64)[0], weights, dim=0).abs() < 0.5
