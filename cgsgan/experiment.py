@@ -212,7 +212,7 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
 
 
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
-             "training.checkpoint_kimg", "training.keep_checkpoints", "data.path", "data.workers",
+             "training.checkpoint_kimg", "training.keep_checkpoints", "data.path", "data.workers", "data.on_damaged",
              "data.preload", "data.cache", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping and where the data lies."""
 

@@ -1,11 +1,18 @@
-"""``cgsgan data``: make procedural heads, check a data set, look at one."""
+"""``cgsgan data``: make procedural heads; pack, check, look at, measure, filter and rebalance data sets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cgsgan.data.dataset import HeadDataset
+    from cgsgan.data.packing import PackConfig
+    from cgsgan.data.selection import FilterConfig, RebalanceConfig
 
 
 def run(argv: list[str]) -> int:
@@ -14,10 +21,16 @@ def run(argv: list[str]) -> int:
     Raises:
         ValueError: for anything wrong with the data or the arguments' values, in one line.
     """
+    from cgsgan.data.packing import PackConfig
+    from cgsgan.data.selection import FilterConfig, RebalanceConfig
+
+    # tyro reads the annotations of the commands below; these come from modules that are heavy to import.
+    globals().update(PackConfig=PackConfig, FilterConfig=FilterConfig, RebalanceConfig=RebalanceConfig)
+    commands = (make, pack, check, preview, stats, filter_, rebalance)
     return tyro.extras.subcommand_cli_from_dict(
-        {"make": make, "check": check, "preview": preview},
+        {command.__name__.rstrip("_"): command for command in commands},
         prog="cgsgan data",
-        description="Make procedural heads, check a data set, or look at one.",
+        description="Make procedural heads; pack, check, look at, measure, filter or rebalance a data set.",
         args=argv,
     )
 
@@ -94,3 +107,188 @@ def preview(
     print(pose_histogram(dataset))
     print(f"wrote {min(count, len(dataset))} of {len(dataset)} pictures to {out}")
     return 0
+
+
+def pack(
+    folder: tyro.conf.Positional[str],
+    out: tyro.conf.Positional[Path],
+    config: Annotated[PackConfig, tyro.conf.arg(name="")],
+    overwrite: bool = False,
+) -> int:
+    """Pack a folder of pictures and its labels into a zip that can be trained on.
+
+    Args:
+        folder: pictures, with a dataset.json in it or given by --labels.
+        out: the .zip to write.
+        config: labels, resolution and kind of the pictures.
+        overwrite: replace a file that is there already.
+    """
+    from cgsgan.data.packing import pack_dataset
+    from cgsgan.data.progress import progress_bar
+
+    with progress_bar() as progress:
+        count = pack_dataset(folder, out, config, overwrite=overwrite, progress=progress)
+    print(f"wrote {count} pictures to {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    return 0
+
+
+def stats(
+    path: tyro.conf.Positional[str],
+    out: Path,
+    resolution: int = 64,
+    mask_folder: str | None = None,
+    index_list: str | None = None,
+) -> int:
+    """Print how cameras, masks, brightness and sharpness are spread, and draw it.
+
+    Args:
+        path: folder or zip with a dataset.json.
+        out: the picture to write, .png or .jpg.
+        resolution: size at which pictures are measured.
+        mask_folder: folder of grey PNG masks, inside the set or on disk.
+        index_list: measure the pictures of this list, with its repeats.
+    """
+    from cgsgan.data.histograms import describe, histogram_sheet
+    from cgsgan.data.progress import progress_bar
+    from cgsgan.data.statistics import UNITS, camera_statistics, picture_statistics
+
+    _expect_picture(out)
+    dataset = _open(path, resolution, mask_folder, index_list)
+    with progress_bar() as progress:
+        columns = camera_statistics(dataset) | picture_statistics(dataset, progress)
+    print(f"{path}: {len(dataset)} pictures")
+    print(describe(columns, UNITS))
+    _save_picture(histogram_sheet({name: [values] for name, values in columns.items()}, UNITS), out)
+    return 0
+
+
+def filter_(
+    path: tyro.conf.Positional[str],
+    out: Path,
+    config: Annotated[FilterConfig, tyro.conf.arg(name="")],
+    scores: Path | None = None,
+    sheet: Path | None = None,
+    resolution: int = 64,
+    mask_folder: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write an index list of the pictures whose masks are as they should be.
+
+    Args:
+        path: folder or zip with a dataset.json.
+        out: the .json to write, for --data.index-list.
+        config: the rules.
+        scores: JSON object {name: number} made by any model of yours, for --min-score.
+        sheet: also draw the histograms before and after.
+        resolution: size at which pictures are measured.
+        mask_folder: folder of grey PNG masks, inside the set or on disk.
+        overwrite: replace a file that is there already.
+    """
+    import numpy as np
+
+    from cgsgan.data.progress import progress_bar
+    from cgsgan.data.selection import filter_pictures, read_scores, write_index_list
+    from cgsgan.data.statistics import picture_statistics
+
+    if (scores is None) != (config.min_score is None):
+        raise ValueError("--scores and --min-score belong together: give both or neither")
+    names = _label_names(path)
+    score = None if scores is None else read_scores(scores, names)
+    with progress_bar() as progress:
+        columns = picture_statistics(_open(path, resolution, mask_folder), progress)
+    thrown = filter_pictures(columns, config, score)
+    kept = np.flatnonzero(~np.any(list(thrown.values()), axis=0))
+    for rule, found in thrown.items():
+        print(f"{rule}: {int(found.sum())}")
+    write_index_list(out, names, kept, overwrite)
+    print(f"wrote {len(kept)} of {len(names)} pictures to {out}")
+    if sheet is not None:
+        _before_and_after(columns, kept, sheet)
+    return 0
+
+
+def rebalance(
+    path: tyro.conf.Positional[str],
+    out: Path,
+    config: Annotated[RebalanceConfig, tyro.conf.arg(name="")],
+    by: str = "yaw",
+    index_list: str | None = None,
+    sheet: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write an index list that repeats pictures with rare poses (or a rare attribute), as CGS-GAN does.
+
+    Args:
+        path: folder or zip with a dataset.json.
+        out: the .json to write, for --data.index-list.
+        config: how rare values are repeated.
+        by: yaw, pitch, or a JSON object {name: number} such as the strength of a smile.
+        index_list: start from this list (of "filter", or of a "rebalance" by something else).
+        sheet: also draw the histograms before and after.
+        overwrite: replace a file that is there already.
+    """
+    import numpy as np
+
+    from cgsgan.data import selection
+    from cgsgan.data.statistics import camera_statistics
+
+    names = _label_names(path)
+    order = np.arange(len(names))
+    if index_list is not None:
+        from cgsgan.data.entries import select_entries
+
+        order = select_entries(names, Path(path), index_list=index_list, max_size=None)
+    columns = camera_statistics(_open(path, None, None))
+    columns = {name: columns[name] for name in ("yaw", "pitch")}
+    if by not in columns:
+        if not by.endswith(".json"):
+            raise ValueError(f"--by: expected yaw, pitch or a .json file, got {by!r}")
+        columns[by] = selection.read_scores(Path(by), names)
+    chosen = order[selection.rebalance(columns[by][order], config)]
+    selection.write_index_list(out, names, chosen, overwrite)
+    most = int(np.bincount(chosen).max())
+    print(f"wrote {len(chosen)} entries of {len(np.unique(chosen))} pictures to {out}; the most of one: {most}")
+    if sheet is not None:
+        _before_and_after(columns, chosen, sheet)
+    return 0
+
+
+def _open(path: str, resolution: int | None, mask_folder: str | None, index_list: str | None = None) -> HeadDataset:
+    """The pictures of a set in the order of its labels, without mirror images."""
+    from cgsgan.data.dataset import DataConfig, open_dataset
+
+    config = DataConfig(
+        path=path,
+        resolution=resolution or 1,
+        mask_folder=mask_folder,
+        index_list=index_list,
+        x_flip=False,
+        preload=False,
+    )
+    return open_dataset(config)
+
+
+def _label_names(path: str) -> list[str]:
+    from cgsgan.data.archive import open_source
+    from cgsgan.data.entries import read_labels
+
+    return list(read_labels(open_source(path))[0])
+
+
+def _before_and_after(columns: dict, chosen: object, sheet: Path) -> None:
+    from cgsgan.data.histograms import histogram_sheet
+    from cgsgan.data.statistics import UNITS
+
+    _expect_picture(sheet)
+    _save_picture(histogram_sheet({name: [v, v[chosen]] for name, v in columns.items()}, UNITS), sheet)
+
+
+def _expect_picture(out: Path) -> None:
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"expected a .png or .jpg file, got {out}")
+
+
+def _save_picture(picture: Image.Image, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    print(f"wrote histograms to {out}")

@@ -14,17 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from cgsgan.data import cache
 from cgsgan.data.archive import FileSource, open_source
-from cgsgan.data.entries import find_images, find_masks, read_label_pairs, select_entries
+from cgsgan.data.entries import find_images, find_masks, read_labels, select_entries
 from cgsgan.data.errors import DatasetError
-from cgsgan.data.labels import check_labels, flip_labels
+from cgsgan.data.labels import flip_labels
+from cgsgan.data.names import Names
 from cgsgan.data.pictures import PictureReader
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic, synthetic_name
@@ -47,6 +49,8 @@ class DataConfig:
         index_list: JSON file, an array of image names or positions; pictures may repeat (rebalancing).
         max_size: use the first so many pictures only (after ``index_list``, before flips).
         preload: hold all pictures in memory, decoded; None decides by the size of the set and of the memory.
+        on_damaged: a picture that cannot be decoded ends the run ("refuse"), or the next good one of the set is
+            taken in its place, with its own camera, and the damaged ones are counted in a warning ("skip").
         cache: keep the decoded set in the user's cache folder (``CGSGAN_CACHE``).
         workers: batches decoded ahead, each in a thread, when the set is not preloaded.
         synthetic: the procedural heads, when ``path`` is None.
@@ -59,6 +63,7 @@ class DataConfig:
     index_list: str | None = None
     max_size: int | None = None
     preload: bool | None = None
+    on_damaged: Literal["refuse", "skip"] = "refuse"
     cache: bool = True
     workers: int = 4
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
@@ -102,7 +107,6 @@ class HeadDataset:
 
     Attributes:
         resolution: size of the pictures.
-        labels: the label of every index, mirror images included.
         location: what was opened.
         keep_alive: an object to be kept as long as the set, such as the folder its files lie in.
     """
@@ -112,7 +116,7 @@ class HeadDataset:
         reader: PictureReader,
         *,
         rows: Int64[np.ndarray, " entry"],
-        labels: Float64[np.ndarray, "entry 25"],
+        labels: Float32[np.ndarray, "entry 25"],
         x_flip: bool,
         pixels: UInt8[np.ndarray, "image size size 4"] | None = None,
     ) -> None:
@@ -123,11 +127,20 @@ class HeadDataset:
         self.resolution = reader.resolution
         self.location = reader.location
         self.keep_alive: object = None
-        straight = torch.from_numpy(labels).float()
-        self.labels: Float[Tensor, "index 25"] = torch.cat([straight, flip_labels(straight)]) if x_flip else straight
+        self._straight: Float[Tensor, "entry 25"] = torch.from_numpy(labels)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._straight) * (2 if self.x_flip else 1)
+
+    @property
+    def labels(self) -> Float[Tensor, "index 25"]:
+        """The label of every index, mirror images included; made anew at each call."""
+        return torch.cat([self._straight, flip_labels(self._straight)]) if self.x_flip else self._straight
+
+    @property
+    def damaged(self) -> int:
+        """How many pictures were found damaged so far; 0 where they are refused."""
+        return self._reader.damaged_count
 
     @property
     def preloaded(self) -> bool:
@@ -137,7 +150,8 @@ class HeadDataset:
     @cached_property
     def names(self) -> list[str]:
         """The file of each index before flips."""
-        return [self._reader.images[row] for row in self._rows]
+        images = list(self._reader.images)
+        return [images[row] for row in self._rows.tolist()]
 
     def content_key(self, indices: Sequence[int] | np.ndarray | Tensor) -> str:
         """A hash of what :meth:`read` would give for these indices, from the bytes of the files."""
@@ -158,25 +172,50 @@ class HeadDataset:
         index = np.asarray(indices, dtype=np.int64)
         if index.size and (int(index.min()) < 0 or int(index.max()) >= len(self)):
             raise IndexError(f"indices must be in [0, {len(self)}), got {index.min()}..{index.max()}")
-        rows = self._rows[index % len(self._rows)]
-        if self._pixels is not None:
-            pixels = np.asarray(self._pixels[rows])
-        else:
-            size = self.resolution
-            pixels = np.empty((len(rows), size, size, 4), dtype=np.uint8)
-            for position, row in enumerate(rows):
-                pixels[position] = self._reader.read(int(row))
         flipped = index >= len(self._rows)
+        pixels, entries = self._read_entries(index % len(self._rows))
         packed = pixels.view(np.uint32)[..., 0]
         packed[flipped] = packed[flipped][:, :, ::-1]
         # NumPy, not torch: waking torch's threads costs more than this little work when the cores are busy.
         channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         values = np.divide(channels_first, np.float32(255), dtype=np.float32)
-        return RealBatch(premultiplied=torch.from_numpy(values), camera_labels=self.labels[torch.from_numpy(index)])
+        return RealBatch(premultiplied=torch.from_numpy(values), camera_labels=self._labels_of(entries, flipped))
 
     def sample_labels(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "count 25"]:
         """Labels drawn uniformly, with replacement, from all indices."""
-        return self.labels[torch.randint(len(self), (count,), generator=generator)]
+        index = torch.randint(len(self), (count,), generator=generator).numpy()
+        return self._labels_of(index % len(self._rows), index >= len(self._rows))
+
+    def _labels_of(self, entries: np.ndarray, flipped: np.ndarray) -> Float[Tensor, "batch 25"]:
+        labels, mirrored = self._straight[torch.from_numpy(entries)], torch.from_numpy(flipped)
+        labels[mirrored] = flip_labels(labels[mirrored])
+        return labels
+
+    def _read_entries(
+        self, entries: Int64[np.ndarray, " entry"]
+    ) -> tuple[UInt8[np.ndarray, "entry size size 4"], Int64[np.ndarray, " entry"]]:
+        """Pixels, and the entries they belong to: those asked for, or the next ones where those are damaged."""
+        entries = entries.copy()
+        if self._pixels is not None:
+            for position in np.flatnonzero(self._reader.damaged[self._rows[entries]]):
+                entries[position] = self._next_good(int(entries[position]))
+            return np.asarray(self._pixels[self._rows[entries]]), entries
+        size = self.resolution
+        pixels = np.empty((len(entries), size, size, 4), dtype=np.uint8)
+        for position in range(len(entries)):
+            while (picture := self._reader.read(int(self._rows[entries[position]]))) is None:
+                entries[position] = self._next_good(int(entries[position]))
+            pixels[position] = picture
+        return pixels, entries
+
+    def _next_good(self, entry: int) -> int:
+        """The next entry, in the order of the set, whose picture is not known to be damaged."""
+        count = len(self._rows)
+        for step in range(1, count):
+            candidate = (entry + step) % count
+            if not self._reader.damaged[self._rows[candidate]]:
+                return candidate
+        raise DatasetError(f"{self.location}: all of its pictures are damaged")
 
 
 def open_dataset(config: DataConfig, *, progress: Progress = ignore_progress) -> HeadDataset:
@@ -212,23 +251,31 @@ def open_dataset(config: DataConfig, *, progress: Progress = ignore_progress) ->
 
 
 def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDataset:
-    pairs = read_label_pairs(source)
-    labels = check_labels(pairs, source.location)
-    names = [name for name, _ in pairs]
+    names, labels = read_labels(source, use_cache=config.cache)
     images = find_images(names, source, config.mask_folder)
     order = select_entries(names, source.location, index_list=config.index_list, max_size=config.max_size)
-    used, rows = np.unique(order, return_inverse=True)
-    images = [images[i] for i in used]
+    whole = len(order) == len(labels) and bool((order[1:] > order[:-1]).all())
+    used, rows = (order, order) if whole else np.unique(order, return_inverse=True)
+    if len(used) < len(images):
+        every = list(images)
+        images = Names(every[i] for i in used.tolist())
     mask_source, masks = source, None
     if config.mask_folder is not None:
         mask_source, masks = find_masks(images, source, config.mask_folder)
-    reader = PictureReader(images=images, masks=masks, sources=(source, mask_source), resolution=config.resolution)
+    reader = PictureReader(
+        images=images,
+        masks=masks,
+        sources=(source, mask_source),
+        resolution=config.resolution,
+        skip_damaged=config.on_damaged == "skip",
+    )
+    pixels = _preload(reader, config.cache, progress) if _should_preload(config, len(images)) else None
     return HeadDataset(
         reader,
         rows=rows.astype(np.int64).reshape(-1),
-        labels=labels[order],
+        labels=labels if whole else labels[order],
         x_flip=config.x_flip,
-        pixels=_preload(reader, config.cache, progress) if _should_preload(config, len(images)) else None,
+        pixels=pixels,
     )
 
 
@@ -251,4 +298,6 @@ def _preload(reader: PictureReader, use_cache: bool, progress: Progress) -> UInt
     if pixels is None:
         pixels = reader.read_all(progress)
         cache.save_pixels(path, pixels)
+    else:
+        reader.recall_damaged(pixels)
     return pixels

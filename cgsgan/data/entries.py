@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
+from cgsgan.data import label_cache
 from cgsgan.data.archive import (
     IMAGE_SUFFIXES,
     LABEL_FILE,
@@ -18,42 +20,66 @@ from cgsgan.data.archive import (
     resolve_masks,
 )
 from cgsgan.data.errors import DatasetError
-from cgsgan.data.labels import parse_label_file
+from cgsgan.data.label_stream import stream_labels
+from cgsgan.data.labels import check_labels, parse_label_file
+from cgsgan.data.names import Names
 
 
 def read_label_pairs(source: FileSource) -> list[tuple[str, Any]]:
-    """The (name, numbers) pairs of the set's ``dataset.json``.
+    """The (name, numbers) pairs of the set's ``dataset.json``, unchecked.
 
     Raises:
         DatasetError: when the file is missing or malformed.
     """
+    _expect_labels(source)
+    return parse_label_file(source.read(LABEL_FILE), source.location)
+
+
+def read_labels(source: FileSource, *, use_cache: bool = True) -> tuple[Names, Float32[np.ndarray, "image 25"]]:
+    """Names and checked labels of the set's ``dataset.json``, in little memory whatever its size.
+
+    Raises:
+        DatasetError: when the file is missing or malformed, or a label is wrong.
+    """
+    _expect_labels(source)
+    if use_cache and (kept := label_cache.load_labels(source)) is not None:
+        return kept
+    streamed = stream_labels(source.chunks(LABEL_FILE))
+    if streamed is not None:
+        if use_cache:
+            label_cache.save_labels(source, *streamed)
+        return streamed
+    pairs = parse_label_file(source.read(LABEL_FILE), source.location)
+    return Names(name for name, _ in pairs), check_labels(pairs, source.location).astype(np.float32)
+
+
+def _expect_labels(source: FileSource) -> None:
     if LABEL_FILE not in source.names:
         raise DatasetError(
             f"{source.location}: there is no {LABEL_FILE} in it; expected EG3D's format: pictures, and a "
             f"{LABEL_FILE} with the camera of each"
         )
-    return parse_label_file(source.read(LABEL_FILE), source.location)
 
 
-def find_images(names: list[str], source: FileSource, mask_folder: str | None) -> list[str]:
+def find_images(names: Sequence[str], source: FileSource, mask_folder: str | None) -> Sequence[str]:
     """The file of every label name.
 
     Raises:
         DatasetError: naming the first that is missing, or is no PNG, JPEG or WebP.
     """
     found = resolve_images(names, source, mask_folder)
-    missing = [name for name, image in zip(names, found, strict=True) if image is None]
+    missing = [] if found is names else [name for name, image in zip(names, found, strict=True) if image is None]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DatasetError(f"{source.location}: image {missing[0]!r}{more} is named in {LABEL_FILE} but is missing")
-    images = [image for image in found if image is not None]
+    images = names if found is names else Names(image for image in found if image is not None)
     for image in images:
         if not image.lower().endswith(IMAGE_SUFFIXES):
             raise DatasetError(f"{source.location}: {image!r} has an unknown file type; expected PNG, JPEG or WebP")
     return images
 
 
-def find_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str]]:
+def find_masks(images: Sequence[str], source: FileSource, mask_folder: str) -> tuple[FileSource, Sequence[str]]:
     """Where the masks lie (inside the set, or in a folder on disk) and the mask of every image.
 
     Raises:
@@ -67,10 +93,10 @@ def find_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple
             f"{source.location}: there is no mask for {missing[0]!r}{more} in {mask_folder!r}; expected a "
             "grey PNG with the stem of the picture"
         )
-    return place, [mask for mask in masks if mask is not None]
+    return place, Names(mask for mask in masks if mask is not None)
 
 
-def locate_masks(images: list[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str | None]]:
+def locate_masks(images: Sequence[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str | None]]:
     """As :func:`find_masks`, with None for masks that are missing."""
     inside = f"{mask_folder.rstrip('/')}/"
     if any(name.startswith(inside) for name in source.names):
@@ -82,7 +108,7 @@ def locate_masks(images: list[str], source: FileSource, mask_folder: str) -> tup
 
 
 def select_entries(
-    names: list[str], location: Path, *, index_list: str | None, max_size: int | None
+    names: Sequence[str], location: Path, *, index_list: str | None, max_size: int | None
 ) -> Int64[np.ndarray, " entry"]:
     """Positions in ``names`` of the chosen entries: all, or the list's (with repeats), at most ``max_size``.
 
@@ -95,7 +121,7 @@ def select_entries(
     return order[:max_size]
 
 
-def _read_index_list(path: Path, names: list[str], location: Path) -> Int64[np.ndarray, " entry"]:
+def _read_index_list(path: Path, names: Sequence[str], location: Path) -> Int64[np.ndarray, " entry"]:
     try:
         items = json.loads(path.read_bytes())
     except OSError as error:
@@ -104,7 +130,8 @@ def _read_index_list(path: Path, names: list[str], location: Path) -> Int64[np.n
         raise DatasetError(f"{path}: the index list is not valid JSON ({error})") from error
     if not isinstance(items, list) or not items:
         raise DatasetError(f"{path}: the index list must be a non-empty JSON array of image names or positions")
-    positions = {name: position for position, name in enumerate(names)}
+    named = any(isinstance(item, str) for item in items)
+    positions = {name: position for position, name in enumerate(names)} if named else {}
     order = np.empty(len(items), dtype=np.int64)
     for number, item in enumerate(items):
         position = positions.get(item) if isinstance(item, str) else item

@@ -78,7 +78,7 @@ def label_problem(numbers: Any) -> str | None:
     if fault is not None:
         return fault
     label = np.array([numbers], dtype=np.float64)
-    return None if _faulty(label) is None else _describe(label[0])
+    return None if first_fault(label) is None else _describe(label[0])
 
 
 def _not_numbers(numbers: Any) -> str | None:
@@ -104,7 +104,7 @@ def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.nda
         if fault is not None:
             raise DatasetError(f"{location}: label of {name!r}: {fault}")
     labels = np.array([numbers for _, numbers in pairs], dtype=np.float64)
-    first = _faulty(labels)
+    first = first_fault(labels)
     if first is not None:
         raise DatasetError(f"{location}: label of {pairs[first][0]!r}: {_describe(labels[first])}")
     return labels
@@ -132,7 +132,8 @@ def _checks(labels: Float64[np.ndarray, "image 25"]) -> dict[str, np.ndarray]:
     return {fault: np.asarray(found) for fault, found in faults.items()}
 
 
-def _faulty(labels: Float64[np.ndarray, "image 25"]) -> int | None:
+def first_fault(labels: Float64[np.ndarray, "image 25"]) -> int | None:
+    """The first row that is no rigid pose with normalised intrinsics, or None."""
     with np.errstate(invalid="ignore"):
         bad = np.flatnonzero(np.stack(list(_checks(labels).values())).any(axis=0))
     return int(bad[0]) if len(bad) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from cgsgan.training.augmentation import AugmentationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class TrainingConfig:
             instead of generating new ones: about a quarter faster, and equally good in small runs.
         optimizer: see OptimizerConfig.
         loss: see LossConfig.
+        augmentation: see AugmentationConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast; fp16 is not offered for the generator.
@@ -86,6 +89,7 @@ class TrainingConfig:
     reuse_fakes: bool = False
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"

@@ -50,6 +50,7 @@ class AdversarialSteps:
         size: image size in pixels.
         loss: weights.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
+        augment: changes pictures in [-1, 1] before the discriminator sees them.
     """
 
     generator: nn.Module
@@ -58,6 +59,7 @@ class AdversarialSteps:
     size: int
     loss: LossConfig
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    augment: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self._judging_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -116,11 +118,14 @@ class AdversarialSteps:
         real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
         discriminator_loss_real(real_logits).backward()
         real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
-        return {
+        stats = {
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
             "logit_gap": real_logits.mean() - fake_logits.mean(),
         }
+        if self.augment is not None:
+            stats["real_signs"] = real_logits.sign().mean()
+        return stats
 
     def penalty_gradients(self, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the gradient of the lazy R1 penalty: gamma / 2 * interval * mean |grad|^2."""
@@ -148,10 +153,11 @@ class AdversarialSteps:
         return rendered.images.squeeze(1)
 
     def _discriminator_input(self, images: Tensor, images_seen: int) -> Tensor:
-        """Pictures in [-1, 1] under the blur of this moment."""
+        """Pictures in [-1, 1] under the blur of this moment, and augmented."""
         loss = self.loss
         sigma = blur_sigma(images_seen, initial=loss.blur_sigma, fade_kimg=loss.blur_fade_kimg)
-        return blur(images, sigma)
+        seen = blur(images, sigma)
+        return seen if self.augment is None else self.augment(seen)
 
     def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
         seen = self._discriminator_input(images * 2 - 1, images_seen)

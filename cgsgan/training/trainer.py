@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cgsgan.training.augmentation import make_augmenter
 from cgsgan.training.checkpoint import (
     CheckpointError,
     GeneratorFile,
@@ -120,6 +121,9 @@ class Trainer:
         self.discriminator_updater = discriminator_updater(
             steps.discriminator, config.optimizer, accelerator, r1_interval=config.loss.r1_interval
         )
+        self.augmenter = steps.augment = make_augmenter(
+            config.augmentation, seed=config.seed, batch_size=config.batch_size, accelerator=accelerator
+        )
         self.step_index = 0
         self.images_seen = 0
         self._saved_at = -1
@@ -152,6 +156,8 @@ class Trainer:
             decay_kimg=config.optimizer.decay_kimg,
             final=config.optimizer.decay_final,
         )
+        if self.augmenter is not None:
+            self.augmenter.begin_step(self.step_index)
         draws, fresh = self._draw_fakes()
         keep = self.step_index % config.views_per_scene if fresh is None else None
         stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep)
@@ -162,6 +168,9 @@ class Trainer:
 
         reals = self._next_reals()
         stats |= self.steps.discriminator_gradients(fakes, reals, seen)
+        if self.augmenter is not None:
+            stats["augmentation_p"] = stats["real_signs"].new_tensor(self.augmenter.p)
+            self.augmenter.observe(stats["real_signs"])
         stats["discriminator_gradient_norm"] = self.discriminator_updater.step(rate)
         if self.step_index % config.loss.r1_interval == 0 and config.loss.r1_gamma > 0:
             stats |= self.steps.penalty_gradients(reals, seen)
@@ -220,6 +229,8 @@ class Trainer:
         self.step_index = int(state.progress["step"])
         self.images_seen = int(state.progress["images_seen"])
         self.stream.load_state_dict(state.progress["data"])
+        if self.augmenter is not None:
+            self.augmenter.load_state_dict(state.progress["augmentation"])
         self._saved_at = self.images_seen
 
     def _state(self) -> TrainingState:
@@ -230,6 +241,8 @@ class Trainer:
             **flatten_optimizer("discriminator_adam", self.discriminator_updater.adam),
         }
         progress = {"step": self.step_index, "images_seen": self.images_seen, "data": self.stream.state_dict()}
+        if self.augmenter is not None:
+            progress["augmentation"] = self.augmenter.state_dict()
         return TrainingState(tensors=tensors, progress=progress)
 
     def _draw_fakes(self) -> tuple[FakeDraws, FakeDraws | None]:
