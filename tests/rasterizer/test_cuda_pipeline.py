@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rasterizer import cuda_chunks, cuda_stages
 from rasterizer.cuda_chunks import Costs
 from tests.rasterizer.cuda_calls import BATCH, SIZE, VIEWS, assert_same_bits, compute, make_leaves
-from tests.rasterizer.emulated import emulated_rasterize
-from tests.rasterizer.scenes import Inputs
+from tests.rasterizer.emulated import emulated_rasterize, load_emulation
+from tests.rasterizer.scenes import Inputs, look_at
 
 ALLOCATORS = (torch.empty, torch.full)  # as they are before this folder's fixture wraps them
 
@@ -143,6 +143,30 @@ def test_other_keys_and_atomics(monkeypatch: pytest.MonkeyPatch):
     wide = compute(leaves)
     assert_same_bits(wide.images, expected.images)
     assert_same_bits(wide.gradients, expected.gradients)
+
+
+@pytest.mark.parametrize("tiles", [65535, 65536])
+def test_keys_at_the_limit_of_16_bits(tiles: int):
+    """As many images of one tile, each of which shows one Gaussian, and three slots too many."""
+    inputs = cuda_stages.Inputs(
+        means=torch.zeros(1, 1, 3), quats=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), scales=torch.full((1, 1, 3), 0.1),
+        opacities=torch.full((1, 1), 0.5), colors=torch.ones(1, 1, 3),
+        viewmats=look_at(torch.tensor([0.0, 0.0, -4.0]), torch.zeros(3), torch.tensor([0.0, 1.0, 0.0])).expand(
+            1, tiles, 4, 4).contiguous(),
+        intrinsics=torch.tensor([[20.0, 0.0, 8.0], [0.0, 20.0, 8.0], [0.0, 0.0, 1.0]]).expand(
+            1, tiles, 3, 3).contiguous(),
+        backgrounds=None,
+    )  # fmt: skip
+    options = cuda_stages.Options(
+        width=16, height=16, sh_degree=None, near_plane=0.01, far_plane=100.0, eps2d=0.3, antialiased=False, depth=True
+    )
+    stages = cuda_stages.Stages(load_emulation(3, True), inputs, options)
+    assert stages.key_type == (torch.int16 if tiles == 65535 else torch.int32)
+    lists = stages.list(stages.project(), tiles + 3)
+    first = torch.arange(tiles, dtype=torch.int32)
+    assert torch.equal(lists.tile_ranges, torch.stack([first, first + 1], 1))
+    assert torch.equal(lists.entries[:tiles, 1], first)
+    assert (lists.entries[:tiles, 0] == 0x3C << 24).all()  # Gaussian 0, the four sub-tiles in the middle
 
 
 @pytest.mark.parametrize("spare", [0, 1, 1000])
