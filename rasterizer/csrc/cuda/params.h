@@ -85,7 +85,7 @@ typedef struct RzCudaParams {
 
     // RZ_STAGE_EMIT writes. Slots of a pair are consecutive.
     uint32_t* first_slots;  // [pairs], by pair (not rank)
-    void* keys;             // [instances] int32, or int16 less its bias: image * tiles + tile; filled with images * tiles
+    void* keys;             // [instances] int32, or int16 less a bias: image * tiles + tile; filled with images * tiles
     uint32_t* payloads;     // [instances] Gaussian | mask of its eight 8x4 sub-tiles << 24
 
     // The caller sorts the keys, stably: sorted_keys ascending, sorted_slots where each came from.
