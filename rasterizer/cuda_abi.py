@@ -13,12 +13,13 @@ from pathlib import Path
 
 from rasterizer.backend import BackendError, find_library
 
-ABI_VERSION = 1  # RZ_CUDA_ABI_VERSION of csrc/cuda/params.h
-RECORD_FLOATS = 12  # these five: RZ_CUDA_* of the same header
+ABI_VERSION = 2  # RZ_CUDA_ABI_VERSION of csrc/cuda/params.h
+RECORD_FLOATS = 12  # these six: RZ_CUDA_* of the same header
 FOOTPRINT_FLOATS = 4
 CAMERA_FLOATS = 16
 MOMENTS = 6
 MAX_GAUSSIANS = 1 << 24
+SHORT_KEY_BIAS = 1 << 15
 MESSAGE_BYTES = 1024
 REMEDIES = {
     1: "an argument of the CUDA launcher is out of range or missing",

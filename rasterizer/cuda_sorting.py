@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-LARGEST_SHORT = torch.iinfo(torch.int16).max
+from rasterizer.cuda_abi import SHORT_KEY_BIAS
+
+LARGEST_SHORT = torch.iinfo(torch.int16).max + SHORT_KEY_BIAS
 
 
 def order_by_depth(sort_depths: Float[Tensor, "image n"]) -> Int64[Tensor, "image n"]:
@@ -18,8 +20,16 @@ def order_by_depth(sort_depths: Float[Tensor, "image n"]) -> Int64[Tensor, "imag
 
 
 def choose_key_type(largest: int) -> torch.dtype:
-    """The narrowest type for keys from 0 to ``largest``: a radix sort passes over a short key half as often."""
+    """The narrowest type for keys from 0 to ``largest``: a radix sort passes over a short key half as often.
+
+    int16 holds the key less ``SHORT_KEY_BIAS``, so that its whole range is used and 65535 still fits.
+    """
     return torch.int16 if largest <= LARGEST_SHORT else torch.int32
+
+
+def store_key(key: int, key_type: torch.dtype) -> int:
+    """The number that stands for ``key`` in a tensor of keys."""
+    return key - SHORT_KEY_BIAS if key_type == torch.int16 else key
 
 
 def order_by_tile(keys: Int[Tensor, " instance"]) -> tuple[Int[Tensor, " instance"], Int64[Tensor, " instance"]]:

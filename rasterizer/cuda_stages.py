@@ -24,7 +24,7 @@ from rasterizer.cuda_abi import (
     Stage,
 )
 from rasterizer.cuda_chunks import Chunk
-from rasterizer.cuda_sorting import choose_key_type, order_by_depth, order_by_tile
+from rasterizer.cuda_sorting import choose_key_type, order_by_depth, order_by_tile, store_key
 
 SCENE_GRADIENTS = ("means", "quats", "scales", "opacities", "features")
 
@@ -218,7 +218,7 @@ class Stages:
         first_slots = self.empty(self.pairs, dtype=torch.int32)
         entries = self.empty(slots, 2, dtype=torch.int32)
         tile_ranges = self.fill(0, self.tiles, 2, dtype=torch.int32)
-        keys = self.fill(self.tiles, slots, dtype=self.key_type)
+        keys = self.fill(store_key(self.tiles, self.key_type), slots, dtype=self.key_type)
         payloads = self.empty(slots, dtype=torch.int32)
         self.point(
             records=counted.records, footprints=counted.footprints, counts=counted.counts, order=counted.order,

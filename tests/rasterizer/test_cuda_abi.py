@@ -86,7 +86,7 @@ def test_constants_mirror_the_header():
     assert re.findall(r"(\w+);", re.sub(r"//.*", "", body)) == [name for name, *_ in CudaParams._fields_]
     found = {name: int(value) for name, value in re.findall(r"#define RZ_CUDA_(\w+) (\d+)", header)}
     names = ("ABI_VERSION", "RECORD_FLOATS", "FOOTPRINT_FLOATS", "CAMERA_FLOATS", "MOMENTS", "MAX_GAUSSIANS")
-    assert found == {name: getattr(cuda_abi, name) for name in names}
+    assert found == {name: getattr(cuda_abi, name) for name in (*names, "SHORT_KEY_BIAS")}
     stages = {name: int(value) for name, value in re.findall(r"RZ_STAGE_(\w+) = (\d+)", header)}
     assert stages == {**{stage.name: stage.value for stage in Stage}, "COUNT": len(Stage)}
 
@@ -196,8 +196,8 @@ def test_optional_arrays(opened: CudaLibrary, driver: FakeDriver):
         (Stage.BLEND, {"tiles_y": 4}, "tiles_y is 4: expected 3 to 3"),
         (Stage.BLEND, {"views": 1 << 28}, "tiles of all images is 6442450944: expected 0 to 2147483647"),
         (Stage.EMIT, {"key_bytes": 3}, "key_bytes is 3: expected 2 or 4"),
-        (Stage.EMIT, {"key_bytes": 2, "views": 1366}, "tiles of all images with 2-byte keys is 32784"),
-        (Stage.LIST, {"key_bytes": 2, "views": 1366}, "tiles of all images with 2-byte keys is 32784"),
+        (Stage.EMIT, {"key_bytes": 2, "views": 2731}, "tiles of all images with 2-byte keys is 65544"),
+        (Stage.LIST, {"key_bytes": 2, "views": 2731}, "tiles of all images with 2-byte keys is 65544"),
         (Stage.PROJECT, {"sh_coefficients": 16, "sh_degree": 4}, "sh_degree is 4: expected 0 to 3"),
         (Stage.PROJECT, {"sh_coefficients": 8, "sh_degree": 2}, "sh_coefficients is 8: expected 9"),
         (Stage.PROJECT, {"sh_coefficients": 1, "channels": 4}, "channels with spherical harmonics is 4"),
@@ -212,10 +212,10 @@ def test_sizes_out_of_range(opened: CudaLibrary, driver: FakeDriver, stage: Stag
 
 
 def test_largest_short_keys(opened: CudaLibrary, driver: FakeDriver):
-    sizes = {"key_bytes": 2, "batch": 1, "views": 32767, "width": 16, "height": 16, "tiles_x": 1, "tiles_y": 1}
+    sizes = {"key_bytes": 2, "batch": 1, "views": 65535, "width": 16, "height": 16, "tiles_x": 1, "tiles_y": 1}
     opened.launch(opened.load(IMAGE), Stage.EMIT, make_params(**sizes), 0)
-    with pytest.raises(BackendError, match="is 32768: expected 0 to 32767"):
-        opened.launch(opened.load(IMAGE), Stage.EMIT, make_params(**{**sizes, "views": 32768}), 0)
+    with pytest.raises(BackendError, match="is 65536: expected 0 to 65535"):
+        opened.launch(opened.load(IMAGE), Stage.EMIT, make_params(**{**sizes, "views": 65536}), 0)
     assert len(driver.launches()) == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rasterizer import cuda_chunks
 from rasterizer.backend import BackendError
 from rasterizer.cuda_chunks import EMULATION_BYTES, MAX_BATCH, MAX_INSTANCES, Chunk, Costs, read_budget
-from rasterizer.cuda_sorting import choose_key_type, order_by_depth, order_by_tile
+from rasterizer.cuda_sorting import choose_key_type, order_by_depth, order_by_tile, store_key
 
 
 def list_images(chunk: Chunk) -> list[tuple[int, int]]:
@@ -97,11 +97,11 @@ def test_equal_depths_stay_in_order():
     assert order.tolist() == [expected, list(range(350))]
 
 
-@pytest.mark.parametrize(("largest", "dtype"), [(5, torch.int16), (32767, torch.int16), (32768, torch.int32)])
+@pytest.mark.parametrize(("largest", "dtype"), [(5, torch.int16), (65535, torch.int16), (65536, torch.int32)])
 def test_equal_tiles_stay_in_order(largest: int, dtype: torch.dtype):
     assert choose_key_type(largest) == dtype
-    keys = torch.randint(0, 7, (1000,)).to(dtype)
-    keys[::10] = largest
+    keys = torch.tensor([store_key(key, dtype) for key in torch.randint(0, 7, (1000,)).tolist()], dtype=dtype)
+    keys[::10] = store_key(largest, dtype)
     sorted_keys, slots = order_by_tile(keys)
     assert sorted_keys.dtype == dtype
     assert slots.tolist() == sorted(range(1000), key=lambda i: (keys[i].item(), i))

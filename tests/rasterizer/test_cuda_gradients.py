@@ -158,8 +158,8 @@ def test_gradients_by_atomics(device: str, channels: int):
 
 
 def test_keys_of_both_sizes(device: str, monkeypatch: pytest.MonkeyPatch):
-    assert choose_key_type(2**15 - 1) == torch.int16
-    assert choose_key_type(2**15) == torch.int32
+    assert choose_key_type(2**16 - 1) == torch.int16
+    assert choose_key_type(2**16) == torch.int32
     monkeypatch.setattr(cuda_stages, "choose_key_type", lambda tiles: torch.int32)
     compare_kind(device, "normal")
 

@@ -79,8 +79,9 @@ RZ_DEVICE void blend_list(const RzCudaParams& p, const Tile& tile, BlendShared& 
             if (left == 0) continue;
             if (!__any_sync(FULL_WARP, pixel.least < infinity())) break;
             const int first = group * WARP;
-            for (; left; left &= left - 1) {
-                const int bit = __ffs((int)left) - 1;
+            for (unsigned only; left; left ^= only) {
+                only = lowest_bit(left);
+                const int bit = bit_place(only);
                 blend_entry(shared.records[first] + 3 * bit, colors, shared.ids + (COLORS_PACKED ? 0 : first + bit),
                             base + first + bit, stop, pixel);
             }

@@ -99,23 +99,33 @@ struct Strip {
     const float* colors;
 };
 
-// Replays the entries `hits` of a group of 32, whose first is at `index` in the list, and leaves their sums in `sums`.
-// Returns the word of those that a pixel has blended.
-RZ_DEVICE unsigned replay_group(const float4* records, const unsigned* ids, unsigned hits, int index, Strip& strip,
-                                float* sums) {
+// Of a group of 32 entries, those that a pixel may have blended: they meet its sub-tile and stand in front of its end.
+RZ_DEVICE unsigned select_entries(unsigned hits, int count) {
+    return count >= WARP ? hits : count > 0 ? hits & ((1u << count) - 1) : 0;
+}
+
+// Replays the entries of a group of 32 that meet either sub-tile, whose first is at `index` in the list, and leaves
+// their sums in `sums`. A pixel replays only what meets its own sub-tile, as it has blended nothing else. Returns the
+// word of those that a pixel has blended.
+RZ_DEVICE unsigned replay_group(const float4* records, const unsigned* ids, unsigned left_hits, unsigned right_hits,
+                                int index, Strip& strip, float* sums) {
+    const unsigned hits = left_hits | right_hits;
+    const unsigned lefts = select_entries(left_hits, strip.left.last - index);
+    const unsigned rights = select_entries(right_hits, strip.right.last - index);
     unsigned summed = hits;
     for (unsigned waiting = hits, later; waiting; waiting = later) {
-        const int bit = __ffs((int)waiting) - 1;
-        later = waiting & (waiting - 1);
+        const unsigned only = lowest_bit(waiting);
+        const int bit = bit_place(only);
+        later = waiting ^ only;
         const float4* record = records + 3 * bit;
         const float4 first = record[0], second = record[1];
         const float dy = strip.y - first.y, left_dx = strip.left.x - first.x, right_dx = strip.right.x - first.x;
         const RowExponent row = row_exponent(first, second, dy);
         const float left_e = exponent(first, second, row, left_dx), right_e = exponent(first, second, row, right_dx);
-        const bool left_met = left_e >= LEAST_EXPONENT && index + bit < strip.left.last;
-        const bool right_met = right_e >= LEAST_EXPONENT && index + bit < strip.right.last;
+        const bool left_met = (lefts & only) != 0 && left_e >= LEAST_EXPONENT;
+        const bool right_met = (rights & only) != 0 && right_e >= LEAST_EXPONENT;
         if (!__any_sync(FULL_WARP, left_met || right_met)) {
-            summed &= ~(waiting ^ later);
+            summed &= ~only;
             continue;
         }
         float features[FEATURES], values[ROW_VALUES > STRIP_VALUES ? ROW_VALUES : STRIP_VALUES];
@@ -143,11 +153,11 @@ RZ_DEVICE void replay_batch(BlendBackwardShared& shared, Strip& strip, int base)
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (int group = 0; group < BACKWARD_WORDS; ++group) {
         const int first = group * WARP;
-        const unsigned hits = shared.hits[group][2 * warp] | shared.hits[group][2 * warp + 1];
+        const unsigned* hits = &shared.hits[group][2 * warp];
         unsigned summed = 0;
         if (base + first < strip.last)
-            summed = replay_group(shared.records[first], shared.ids + (COLORS_PACKED ? 0 : first), hits, base + first,
-                                  strip, shared.sums[0] + first * GRADIENT_FLOATS);
+            summed = replay_group(shared.records[first], shared.ids + (COLORS_PACKED ? 0 : first), hits[0], hits[1],
+                                  base + first, strip, shared.sums[0] + first * GRADIENT_FLOATS);
         if (lane == 0) ((unsigned*)&shared.summed[group])[warp] = summed;
     }
 }

@@ -37,7 +37,7 @@ RZ_DEVICE void write_instance(const RzCudaParams& p, const Emission& e, int64_t 
     const unsigned mask = p.inria ? 0xffu : subtile_mask(e.reach, column, row);
     const int key = (int)(e.image * ((int64_t)p.tiles_x * p.tiles_y) + (int64_t)row * p.tiles_x + column);
     if (p.key_bytes == 2)
-        ((int16_t*)p.keys)[slot] = (int16_t)key;
+        ((int16_t*)p.keys)[slot] = (int16_t)(key - RZ_CUDA_SHORT_KEY_BIAS);
     else
         ((int32_t*)p.keys)[slot] = key;
     p.payloads[slot] = e.gaussian | mask << 24;

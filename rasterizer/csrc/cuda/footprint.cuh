@@ -1,5 +1,6 @@
-// Which tiles and sub-tiles a projected Gaussian meets. Counting and emission must agree to the last tile, so the
-// functions that decide on tiles are never inlined: one piece of machine code serves both kernels.
+// Which tiles and sub-tiles a projected Gaussian meets. Counting and emission must agree to the last tile, but
+// the compiler may inline what both call, and contract it differently in each. So in the functions that decide on tiles
+// every product is rounded as written: no product is left whose sum could become a multiply-add or not.
 #pragma once
 
 #include "device.cuh"
@@ -22,7 +23,7 @@ struct Footprint {
     float shear, chord;
 };
 
-RZ_DEVICE float slack(float extent) { return extent * 1e-5f + 0.01f; }
+RZ_DEVICE float slack(float extent) { return __fmaf_rn(extent, 1e-5f, 0.01f); }
 
 // Tiles along one axis with pixel centers in [low, high].
 RZ_DEVICE Span tile_span(float low, float high, int pixels) {
@@ -39,8 +40,8 @@ RZ_DEVICE Span tile_span(float low, float high, int pixels) {
 // Tiles along one axis that the square of compat="inria" reaches, by the published rounding.
 RZ_DEVICE Span square_span(float center, float radius, int tiles) {
     const float middle = center - 0.5f;  // there, pixel centers are at integers
-    const float low = floorf((middle - radius) * (1.0f / TILE_SIZE));
-    const float high = floorf((middle + radius + (float)(TILE_SIZE - 1)) * (1.0f / TILE_SIZE));
+    const float low = floorf(__fmul_rn(middle - radius, 1.0f / TILE_SIZE));
+    const float high = floorf(__fmul_rn(middle + radius + (float)(TILE_SIZE - 1), 1.0f / TILE_SIZE));
     const int first = (int)fminf(fmaxf(low, 0.0f), (float)tiles);
     const int end = (int)fminf(fmaxf(high, 0.0f), (float)tiles);
     return {first, end > first ? end - first : 0};
@@ -56,13 +57,14 @@ __device__ __noinline__ Span tile_rows(float y, float half_y, int height, bool s
 __device__ __noinline__ Span tile_columns(Footprint f, int row, int width, bool square) {
     if (square) return square_span(f.x, f.half_x, (width + TILE_SIZE - 1) / TILE_SIZE);
     const float top = (float)(row * TILE_SIZE) + 0.5f - f.y, bottom = top + (float)(TILE_SIZE - 1);
-    const float widest = f.shear * f.half_y * f.half_y / f.half_x;  // dy at which the ellipse reaches furthest right
+    const float squared = __fmul_rn(f.half_y, f.half_y), extra = slack(f.half_x);
+    const float widest = __fmul_rn(f.shear, squared) / f.half_x;  // dy at which the ellipse reaches furthest right
     const float low = fminf(fmaxf(top, -f.half_y), f.half_y), high = fmaxf(fminf(bottom, f.half_y), -f.half_y);
     const float dy_right = fminf(fmaxf(widest, low), high), dy_left = fminf(fmaxf(-widest, low), high);
-    const float squared = f.half_y * f.half_y, extra = slack(f.half_x);
-    const float right = f.shear * dy_right + f.chord * sqrtf(fmaxf(squared - dy_right * dy_right, 0.0f));
-    const float left = f.shear * dy_left - f.chord * sqrtf(fmaxf(squared - dy_left * dy_left, 0.0f));
-    return tile_span(f.x + left - extra, f.x + right + extra, width);
+    const float right_chord = __fmul_rn(f.chord, sqrtf(fmaxf(__fmaf_rn(-dy_right, dy_right, squared), 0.0f)));
+    const float left_chord = __fmul_rn(f.chord, sqrtf(fmaxf(__fmaf_rn(-dy_left, dy_left, squared), 0.0f)));
+    const float right = __fmaf_rn(f.shear, dy_right, right_chord), left = __fmaf_rn(f.shear, dy_left, -left_chord);
+    return tile_span(__fadd_rn(f.x, left) - extra, __fadd_rn(f.x, right) + extra, width);
 }
 
 RZ_DEVICE int count_tiles(const RzCudaParams& p, const Footprint& f) {

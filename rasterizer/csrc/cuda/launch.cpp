@@ -12,7 +12,7 @@ constexpr int64_t INT32_LIMIT = 2147483647;
 constexpr int64_t GRID_Y_LIMIT = 65535;
 constexpr int64_t SIDE_LIMIT = 65536;    // pixels
 constexpr int64_t CHANNEL_LIMIT = 32;    // RZ_CHANNELS of the kernels
-constexpr int64_t SHORT_KEY_LIMIT = 32767;
+constexpr int64_t SHORT_KEY_LIMIT = 65535;  // 16 bits, RZ_CUDA_SHORT_KEY_BIAS
 
 int64_t quotient_up(int64_t items, int64_t size) { return (items + size - 1) / size; }
 

@@ -6,7 +6,8 @@
 namespace RZ_NAMESPACE {
 
 RZ_DEVICE int64_t sorted_key(const RzCudaParams& p, int64_t i) {
-    return p.key_bytes == 2 ? (int64_t)((const int16_t*)p.sorted_keys)[i] : (int64_t)((const int32_t*)p.sorted_keys)[i];
+    if (p.key_bytes == 2) return (int64_t)((const int16_t*)p.sorted_keys)[i] + RZ_CUDA_SHORT_KEY_BIAS;
+    return ((const int32_t*)p.sorted_keys)[i];
 }
 
 RZ_DEVICE void list_instances(const RzCudaParams& p) {

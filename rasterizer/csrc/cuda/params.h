@@ -20,13 +20,14 @@ typedef unsigned long long uint64_t;
 #endif
 
 // Raise when a field or the meaning of a stage changes; cuda_abi.py refuses a library with another number.
-#define RZ_CUDA_ABI_VERSION 1
+#define RZ_CUDA_ABI_VERSION 2
 
 #define RZ_CUDA_RECORD_FLOATS 12     // of a projected Gaussian of one view, three 16-byte loads
 #define RZ_CUDA_FOOTPRINT_FLOATS 4   // of its ellipse on the image; needed by RZ_STAGE_EMIT only
 #define RZ_CUDA_CAMERA_FLOATS 16     // gradients of a camera: rotation (9, row-major), translation, fx, fy, cx, cy
 #define RZ_CUDA_MOMENTS 6            // of an instance's gradient record, before its features
 #define RZ_CUDA_MAX_GAUSSIANS 16777216  // per scene: a payload holds 24 bits of Gaussian and 8 of mask
+#define RZ_CUDA_SHORT_KEY_BIAS 32768    // subtracted from a key that is stored as int16, whose whole range is used
 
 // Stages in the order of a pass. Between them the caller sorts and scans (see cuda_pipeline.py).
 enum {
@@ -56,7 +57,7 @@ typedef struct RzCudaParams {
     int32_t inria;       // compat="inria": 3-sigma square extent, raw quaternions, gradient through the clamp
     int32_t atomics;     // RZ_STAGE_BLEND_BACKWARD adds to one record per pair instead of writing one per instance
     int32_t accumulate;  // RZ_STAGE_PROJECT_BACKWARD adds to the outgoing gradients of Gaussians (later view chunks)
-    int32_t key_bytes;   // 2 or 4: of a tile key
+    int32_t key_bytes;   // 2 or 4: of a tile key; 2 where images * tiles <= 65535
     float near_plane;
     float far_plane;
     float eps2d;
@@ -84,7 +85,7 @@ typedef struct RzCudaParams {
 
     // RZ_STAGE_EMIT writes. Slots of a pair are consecutive.
     uint32_t* first_slots;  // [pairs], by pair (not rank)
-    void* keys;             // [instances] int16 or int32: image * tiles + tile; the caller fills it with images * tiles
+    void* keys;             // [instances] int32, or int16 less a bias: image * tiles + tile; filled with images * tiles
     uint32_t* payloads;     // [instances] Gaussian | mask of its eight 8x4 sub-tiles << 24
 
     // The caller sorts the keys, stably: sorted_keys ascending, sorted_slots where each came from.
