@@ -44,6 +44,7 @@ from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.curves import save_curves
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
@@ -177,7 +178,7 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     check_trackers(config.training.trackers)
     accelerator = Accelerator(
         log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
-        project_dir=str(run.path),
+        project_dir=str(run.path / "trackers"),
         mixed_precision=config.training.mixed_precision,
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[patience],
@@ -193,7 +194,8 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     trainer = build_trainer(config, run, accelerator)
     _start(trainer, config, resume=resume)
     if config.training.trackers:
-        accelerator.init_trackers(config.name, config=flat_config(config))
+        values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}
+        accelerator.init_trackers(config.name, config=values, init_kwargs={"wandb": {"dir": str(run.path)}})
     received = trainer.train()
     if received is not None:
         accelerator.print(
@@ -288,6 +290,7 @@ def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_see
     device = next(ema.parameters()).device
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim).to(device)
     save_contact_sheet(path, contact_sheet(generator, generator.renderer, z, size=min(config.resolution, LARGEST_TILE)))
+    save_curves(run.log, run.curves)
     return f"contact sheet: {path}"
 
 
@@ -299,6 +302,8 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
     scenes = generate_scenes(generator, z[:8])
     save_turntable(files["turntable.webp"], generator.renderer, scenes, size=max(size, 128))
+    if save_curves(run.log, run.curves):
+        files["curves.png"] = run.curves
     save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
     return files
 

@@ -37,6 +37,11 @@ class RunFolder:
         return self.path / "log.jsonl"
 
     @property
+    def curves(self) -> Path:
+        """Losses and gradient norms, drawn from the log."""
+        return self.path / "curves.png"
+
+    @property
     def samples(self) -> Path:
         """Contact sheets made while training."""
         return self.path / "samples"
