@@ -25,6 +25,7 @@ from cgsgan.data.synthetic import SyntheticConfig
 from cgsgan.training import checkpoint
 from cgsgan.training.interruption import exit_code
 from cgsgan.training.run_folder import RunFolder
+from cgsgan.training.trainer import Trainer
 from tests.tiny_experiment import tiny_config
 
 
@@ -44,6 +45,13 @@ def train(folder: Path, kimg: float, *, slow_saves: bool) -> int:
             plain(path)
 
         checkpoint._sync = slow
+    plain_train = Trainer.train
+
+    def train_marked(trainer: Trainer) -> signal.Signals | None:
+        marker(folder).touch()
+        return plain_train(trainer)
+
+    Trainer.train = train_marked
     run = RunFolder(folder)
     received = experiment.train(crash_config(kimg), run, resume=run.config.is_file()).stopped_by
     return 0 if received is None else exit_code(received)
@@ -83,9 +91,20 @@ def wait_for(processes: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
 
 
-def killed_life(folder: Path, kimg: float, world: int, *, seconds: float, victim: int) -> list[int]:
-    """Start all processes, kill one of them after a while, let the others see it, end them; gives their exit codes."""
+def marker(folder: Path) -> Path:
+    """There once a life has come to training."""
+    return folder.with_name(f"{folder.name}.training")
+
+
+def killed_life(folder: Path, kimg: float, world: int, *, seconds: float, victim: int, early: bool) -> list[int]:
+    """Start all processes, kill one of them after a while, let the others see it, end them; gives their exit codes.
+
+    The clock runs from the start of training, however busy the machine is; ``early``: from the fork.
+    """
+    marker(folder).unlink(missing_ok=True)
     processes = start_all(folder, kimg, world, slow_saves=True)
+    while not early and not marker(folder).exists():
+        time.sleep(0.002)
     time.sleep(seconds)
     os.kill(processes[victim], signal.SIGKILL)
     time.sleep(0.05 * (world - 1))
@@ -125,7 +144,8 @@ def main(out: Path, kills: int, world: int, kimg: float, seconds: float) -> None
     lives, leftovers, moments = [], [], []
     for _ in range(kills):
         wait, victim = chance.uniform(0, seconds), chance.randrange(world)
-        lives.append(killed_life(folder, kimg, world, seconds=wait, victim=victim)[victim])
+        early = chance.random() < 0.2
+        lives.append(killed_life(folder, kimg, world, seconds=wait, victim=victim, early=early)[victim])
         leftovers.append([path.name for path in (folder / "checkpoints").glob(".*")])
         moments.append(newest(folder))
     report |= {"lives": lives, "leftovers": leftovers, "moments": moments}

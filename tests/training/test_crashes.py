@@ -42,7 +42,7 @@ def accelerator():
 
 @linux_only
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "kills", "kimg", "seconds"), [(1, 30, 1.2, 0.6), (2, 6, 0.4, 1.5)])
+@pytest.mark.parametrize(("processes", "kills", "kimg", "seconds"), [(1, 30, 1.2, 0.6), (2, 6, 0.4, 1.0)])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     tmp_path: Path, processes: int, kills: int, kimg: float, seconds: float
 ):
@@ -58,7 +58,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
     assert report["lives"] == [-9] * kills  # every one was alive when it was killed
     assert report["stopped"] == [143] * processes  # one was asked to stop, all did, at the same step
     assert report["last"] == [0] * processes
-    assert len(set(report["moments"])) > kills / 3  # it got on between the kills
+    assert len(set(report["moments"])) > kills / 6  # it got on between the kills
     if processes == 1:
         assert sum(bool(names) for names in report["leftovers"]) >= 3  # killed while saving
 
