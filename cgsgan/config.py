@@ -114,8 +114,8 @@ def dump_config(config: ExperimentConfig) -> str:
     return yaml.safe_dump(config_to_dict(config), sort_keys=False)
 
 
-def differing_fields(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
-    """Dotted paths at which two configs differ, with both values."""
+def flat_config(config: ExperimentConfig) -> dict[str, Any]:
+    """A config as plain values by their dotted paths."""
 
     def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -123,7 +123,12 @@ def differing_fields(first: ExperimentConfig, second: ExperimentConfig) -> list[
             flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         return flat
 
-    a, b = flatten(config_to_dict(first)), flatten(config_to_dict(second))
+    return flatten(config_to_dict(config))
+
+
+def differing_fields(first: ExperimentConfig, second: ExperimentConfig) -> list[str]:
+    """Dotted paths at which two configs differ, with both values."""
+    a, b = flat_config(first), flat_config(second)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
 
 

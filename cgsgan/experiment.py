@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from signal import Signals
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +24,7 @@ from cgsgan.config import (
     config_to_dict,
     differing_fields,
     dump_config,
+    flat_config,
     load_config,
     parse_config,
 )
@@ -42,8 +44,10 @@ from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.curves import save_curves
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Milestones, Trainer
 from cgsgan.types import GeneratorOutput
 
@@ -105,10 +109,12 @@ class RunResult:
     Attributes:
         run: its folder.
         files: name and path of everything made at the end.
+        stopped_by: the signal that ended it before its time; nothing was made then but a checkpoint.
     """
 
     run: RunFolder
     files: dict[str, Path]
+    stopped_by: Signals | None = None
 
 
 def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
@@ -162,38 +168,61 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     Args:
         config: the experiment.
         run: where to write; must not exist (or be empty) unless resuming.
-        resume: continue from the newest checkpoint in ``run``.
+        resume: continue from the newest checkpoint in ``run``, or from the beginning when it has none yet.
 
     Raises:
         ValueError: for anything a user can fix: data, config, folders; nothing is written over.
     """
     # One process makes or decodes the data while the others wait; for a large set that takes longer than the default.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    check_trackers(config.training.trackers)
     accelerator = Accelerator(
+        log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
+        project_dir=str(run.path / "trackers"),
         mixed_precision=config.training.mixed_precision,
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[patience],
     )
-    checkpoint = run.latest_checkpoint() if resume else None
-    if checkpoint is not None:
+    if resume:
+        if accelerator.is_main_process:
+            run.clean()
+        accelerator.wait_for_everyone()
         check_resumable(run, config)
     else:
         run.check_free()
     check_groups(config, accelerator.num_processes)
     trainer = build_trainer(config, run, accelerator)
+    _start(trainer, config, resume=resume)
+    if config.training.trackers:
+        values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}
+        accelerator.init_trackers(config.name, config=values, init_kwargs={"wandb": {"dir": str(run.path)}})
+    received = trainer.train()
+    if received is not None:
+        accelerator.print(
+            f"stopped by {received.name} at {trainer.images_seen / 1000:g} kimg, everything is saved; "
+            f"go on with: python train.py --resume {run.path}"
+        )
+    files = _finish(config, run) if accelerator.is_main_process and received is None else {}
+    accelerator.end_training()
+    return RunResult(run=run, files=files, stopped_by=received)
+
+
+def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
+    """Bring a trainer to its newest checkpoint and its folder to the same moment."""
+    run, accelerator = trainer.run, trainer.accelerator
+    checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
         trainer.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
-        if accelerator.is_main_process:
-            run.write_config(dump_config(config))
-    elif accelerator.is_main_process:
-        run.create(dump_config(config))
+    elif resume:
+        accelerator.print(f"{run.path}: ended before its first checkpoint; starting from its beginning")
+    if accelerator.is_main_process:
+        if resume:
+            run.prepare_resume(dump_config(config), trainer.images_seen / 1000)
+        else:
+            run.create(dump_config(config))
     accelerator.wait_for_everyone()
     if resume and trainer.images_seen >= config.training.kimg * 1000:
         accelerator.print(f"{run.path}: already at {trainer.images_seen / 1000:g} kimg; raise --training.kimg to go on")
-    trainer.train()
-    files = _finish(config, run) if accelerator.is_main_process else {}
-    accelerator.end_training()
-    return RunResult(run=run, files=files)
 
 
 def check_groups(config: ExperimentConfig, processes: int) -> None:
@@ -212,9 +241,10 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
 
 
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
-             "training.checkpoint_kimg", "training.keep_checkpoints", "data.path", "data.workers", "data.on_damaged",
-             "data.preload", "data.cache", "rendering.backend")  # fmt: skip
-"""What may differ when a run is resumed: its length, its bookkeeping and where the data lies."""
+             "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
+             "training.trackers", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
+             "rendering.backend")  # fmt: skip
+"""What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
 
 def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
@@ -224,7 +254,9 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
         ConfigError: names every differing field with both values.
     """
     different = [
-        line for line in differing_fields(load_config(run.config), config) if line.split(":")[0] not in RESUMABLE
+        line
+        for line in differing_fields(load_config(run.config), config)
+        if not f"{line.split(':')[0]}.".startswith(tuple(f"{name}." for name in RESUMABLE))
     ]
     if different:
         raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
@@ -258,6 +290,7 @@ def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_see
     device = next(ema.parameters()).device
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim).to(device)
     save_contact_sheet(path, contact_sheet(generator, generator.renderer, z, size=min(config.resolution, LARGEST_TILE)))
+    save_curves(run.log, run.curves)
     return f"contact sheet: {path}"
 
 
@@ -269,6 +302,8 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
     scenes = generate_scenes(generator, z[:8])
     save_turntable(files["turntable.webp"], generator.renderer, scenes, size=max(size, 128))
+    if save_curves(run.log, run.curves):
+        files["curves.png"] = run.curves
     save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
     return files
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "render": "pictures, turntables and .ply files of a trained generator",
     "evaluate": "FID, KID, precision/recall and multi-view consistency of a trained generator",
     "data": "make, check or preview a data set",
+    "report": "one self-contained HTML page about a run",
     "info": "what a .ply or a checkpoint holds, or why it is refused",
 }
 

@@ -23,7 +23,9 @@ class TrainArguments:
     Attributes:
         experiment: the config.
         out: run folder; default runs/NAME, or the first free runs/NAME-2, -3...
-        resume: continue the run in --out (or in the folder given here) from its newest checkpoint.
+        resume: continue the run in --out (or in the folder given here) from its newest checkpoint. A bare --resume with
+            a config and an --out that holds nothing yet starts the run: one command for a job that is started again and
+            again.
     """
 
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
@@ -34,7 +36,7 @@ class TrainArguments:
 def run(argv: list[str]) -> int:
     """Parse, train, say where everything is."""
     config_file, options = _split_config(argv)
-    options = _bare_resume(options)
+    options = _bare_resume(options, may_start=config_file is not None)
     resumed = _resumed_folder(options)
     if config_file is None:
         config_file = DEFAULT_CONFIG if resumed is None else resumed / "config.yaml"
@@ -43,6 +45,7 @@ def run(argv: list[str]) -> int:
     config = arguments.experiment.with_overrides_checked(default.experiment)
 
     from cgsgan import experiment
+    from cgsgan.training.interruption import exit_code
     from cgsgan.training.run_folder import RunFolder, free_run_folder
 
     if resumed is not None:
@@ -50,6 +53,8 @@ def run(argv: list[str]) -> int:
     else:
         out = RunFolder(arguments.out) if arguments.out else free_run_folder(RUNS, config.name)
         result = experiment.train(config, out)
+    if result.stopped_by is not None:
+        return exit_code(result.stopped_by)
     if result.files:
         print(f"\nrun folder: {result.run.path}")
         for name, path in result.files.items():
@@ -76,8 +81,8 @@ def _split_config(argv: list[str]) -> tuple[Path | None, list[str]]:
     return None, argv
 
 
-def _bare_resume(options: list[str]) -> list[str]:
-    """``--resume`` without a value means the folder of ``--out``; give it that value."""
+def _bare_resume(options: list[str], *, may_start: bool) -> list[str]:
+    """``--resume`` without a value means the folder of ``--out``; give it that value, or drop it for a first start."""
     if "--resume" not in options:
         return options
     at = options.index("--resume")
@@ -86,6 +91,8 @@ def _bare_resume(options: list[str]) -> list[str]:
     out = _value(options, "--out")
     if out is None:
         raise ConfigError("--resume: which run? give its folder, `--resume DIR` or `--out DIR --resume`")
+    if may_start and not (Path(out).is_dir() and any(Path(out).iterdir())):
+        return [*options[:at], *options[at + 1 :]]
     return [*options[: at + 1], out, *options[at + 1 :]]
 
 

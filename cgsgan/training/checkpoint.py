@@ -24,9 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cgsgan.export.atomic import atomic_path
+
 GENERATOR_FILE = "generator.safetensors"
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
+BEST_FILE = "best.json"
+PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 FORMAT = "cgsgan-generator"
 FORMAT_VERSION = 1
 
@@ -63,32 +67,122 @@ class TrainingState:
     progress: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0) -> Path:
-    """Write a checkpoint folder atomically below ``folder`` and remove old ones beyond ``keep``.
+def save_checkpoint(
+    folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0, milestone_kimg: float = 0.0
+) -> Path:
+    """Write a checkpoint folder atomically below ``folder`` and remove old ones, see :func:`prune_checkpoints`.
 
     Returns:
         The new checkpoint's folder.
+
+    Raises:
+        CheckpointError: when it cannot be written (no space, no permission); the older ones are intact.
     """
     target = folder / f"kimg-{generator.images_seen / 1000:09.3f}"
-    partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_generator(partial / GENERATOR_FILE, generator)
-    save_file(_contiguous(training.tensors), partial / TRAINING_FILE)
-    (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
-    for path in partial.iterdir():
-        _sync(path)
-    _sync(partial)
-    replaced = folder / f".{target.name}.replaced"
-    if target.exists():
-        target.rename(replaced)
-    partial.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
-    _sync(folder)
-    if keep > 0:
-        for old in list_checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+    partial = folder / f".{target.name}{PARTIAL}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_generator(partial / GENERATOR_FILE, generator)
+        save_file(_contiguous(training.tensors), partial / TRAINING_FILE)
+        (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
+        for path in partial.iterdir():
+            _sync(path)
+        _sync(partial)
+        replaced = folder / f".{target.name}{REPLACED}"
+        if target.exists():
+            target.rename(replaced)
+        partial.rename(target)
+        _sync(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        older = list_checkpoints(folder)
+        intact = f"the last one, {older[-1].name}, is intact" if older else "there is no older one"
+        raise CheckpointError(
+            f"{target}: the checkpoint could not be written ({' '.join(str(error).split())}); {intact}; "
+            "make room or the folder writable, then --resume"
+        ) from None
+    prune_checkpoints(folder, keep=keep, milestone_kimg=milestone_kimg)
     return target
+
+
+def prune_checkpoints(folder: Path, *, keep: int, milestone_kimg: float = 0.0) -> None:
+    """Remove all but the newest ``keep`` checkpoints (0: none), the milestones, and the best one if one was noted.
+
+    Args:
+        folder: the checkpoints.
+        keep: how many of the newest stay.
+        milestone_kimg: the first checkpoint at or after every multiple of this stays. 0 is off.
+    """
+    if keep <= 0:
+        return
+    checkpoints = list_checkpoints(folder)
+    best = read_best(folder)
+    staying = {best["checkpoint"]} if best else set()
+    if milestone_kimg > 0:
+        first: dict[int, str] = {}
+        for path in checkpoints:
+            first.setdefault(int(float(path.name.removeprefix("kimg-")) / milestone_kimg + 1e-9), path.name)
+        first.pop(0, None)
+        staying |= set(first.values())
+    for old in checkpoints[:-keep]:
+        if old.name not in staying:
+            # Under another name first: a removal that is cut short leaves nothing that looks like a checkpoint.
+            removed = old.with_name(f".{old.name}{REMOVED}")
+            shutil.rmtree(removed, ignore_errors=True)
+            old.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
+
+
+def clean_checkpoints(folder: Path) -> list[str]:
+    """Remove what a killed process left half written or half removed; returns the names of what went.
+
+    A checkpoint that was being replaced by a new one of the same name comes back when the new one is not there.
+    """
+    gone = []
+    for path in sorted(folder.glob(".kimg-*")):
+        old = path.with_name(path.name.removeprefix(".").removesuffix(REPLACED))
+        if path.name.endswith(REPLACED) and not old.exists():
+            path.rename(old)
+        elif path.name.endswith((PARTIAL, REPLACED, REMOVED)):
+            shutil.rmtree(path)
+            gone.append(path.name)
+    return gone
+
+
+def note_score(checkpoint: Path, metric: str, value: float, *, lower_is_better: bool = True) -> bool:
+    """Remember ``checkpoint`` as the best so far if it is; the best one is never removed.
+
+    Args:
+        checkpoint: a complete checkpoint.
+        metric: name of what was evaluated; another name than the one noted before starts anew.
+        value: its value.
+        lower_is_better: as for distances.
+
+    Returns:
+        Whether it is the best so far.
+    """
+    best = read_best(checkpoint.parent)
+    if best and best["metric"] == metric:
+        better = value < best["value"] if lower_is_better else value > best["value"]
+        if not better:
+            return False
+    with atomic_path(checkpoint.parent / BEST_FILE) as partial:
+        partial.write_text(json.dumps({"checkpoint": checkpoint.name, "metric": metric, "value": value}))
+    return True
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """The best checkpoint below ``folder`` that :func:`note_score` noted: keys checkpoint, metric, value."""
+    path = folder / BEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))
+        return {"checkpoint": str(best["checkpoint"]), "metric": str(best["metric"]), "value": float(best["value"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); remove it") from None
 
 
 def write_generator(path: Path, generator: GeneratorFile) -> None:

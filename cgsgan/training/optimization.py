@@ -36,11 +36,11 @@ class Updater:
             rate_factor: multiplies every group's base rate.
 
         Returns:
-            The norm of the averaged gradient before clipping.
+            The norm of the averaged gradient as it came: before it was made finite and clipped.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         average_over_processes(self.accelerator, gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        found = norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(norm.isfinite()):
             for gradient in gradients:
                 torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
@@ -51,7 +51,7 @@ class Updater:
             group["lr"] = rate * rate_factor
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        return norm
+        return found
 
 
 def average_over_processes(accelerator: Accelerator, gradients: list[Tensor]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgsgan.export.atomic import atomic_path
-from cgsgan.training.checkpoint import list_checkpoints
+from cgsgan.training.checkpoint import clean_checkpoints, list_checkpoints
+from cgsgan.training.log import trim_log
 
 CONFIG_FILE = "config.yaml"
 
@@ -36,6 +37,11 @@ class RunFolder:
         return self.path / "log.jsonl"
 
     @property
+    def curves(self) -> Path:
+        """Losses and gradient norms, drawn from the log."""
+        return self.path / "curves.png"
+
+    @property
     def samples(self) -> Path:
         """Contact sheets made while training."""
         return self.path / "samples"
@@ -45,16 +51,10 @@ class RunFolder:
         """Checkpoint folders."""
         return self.path / "checkpoints"
 
-    def latest_checkpoint(self) -> Path:
-        """The newest complete checkpoint.
-
-        Raises:
-            RunFolderError: when there is none.
-        """
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint; none in a run that ended before its first."""
         found = list_checkpoints(self.checkpoints)
-        if not found:
-            raise RunFolderError(f"{self.path}: nothing to resume, it holds no complete checkpoint")
-        return found[-1]
+        return found[-1] if found else None
 
     def check_free(self) -> None:
         """Say early, before anything slow, that a new run cannot go here.
@@ -64,9 +64,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file; --out names a folder")
-        if self.path.exists() and any(self.path.iterdir()):
-            resumable = bool(list_checkpoints(self.checkpoints))
-            fix = "continue the run in it with --resume" if resumable else "remove it (it holds no checkpoint)"
+        if self.path.exists() and any(not _is_leftover(path) for path in self.path.iterdir()):
+            fix = "continue the run in it with --resume" if self.config.is_file() else "remove it (it holds no run)"
             raise RunFolderError(f"{self.path}: is not empty; choose another --out, or {fix}")
 
     def create(self, config_text: str) -> None:
@@ -76,14 +75,39 @@ class RunFolder:
             RunFolderError: as :meth:`check_free`.
         """
         self.check_free()
-        self.samples.mkdir(parents=True)
+        self.write_config(config_text)  # first: a folder with a config can be resumed, whatever happens next
+        self.samples.mkdir()
         self.checkpoints.mkdir()
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written. For one process, before looking for a checkpoint."""
+        self.samples.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        clean_checkpoints(self.checkpoints)
+        for folder in (self.path, self.samples, self.checkpoints):
+            for path in folder.iterdir():
+                if _is_leftover(path):
+                    path.unlink()
+
+    def prepare_resume(self, config_text: str, kimg: float) -> None:
+        """Make the folder ready to go on: its config is the one given, its log ends where training goes on.
+
+        Args:
+            config_text: the resolved config, in which a run may have got longer.
+            kimg: where training goes on.
+        """
+        trim_log(self.log, kimg)
         self.write_config(config_text)
 
     def write_config(self, config_text: str) -> None:
         """Write the resolved config, atomically: what stands there is what the next resume starts from."""
         with atomic_path(self.config) as partial:
             partial.write_text(config_text, encoding="utf-8")
+
+
+def _is_leftover(path: Path) -> bool:
+    """A file that was being written when its process was killed (see ``export.atomic``)."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def free_run_folder(parent: Path, name: str) -> RunFolder:

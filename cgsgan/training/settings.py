@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cgsgan.training.augmentation import AugmentationConfig
+from cgsgan.training.guards import GuardConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,9 @@ class TrainingConfig:
         sample_kimg: a contact sheet of the averaged generator.
         checkpoint_kimg: a checkpoint to resume from.
         keep_checkpoints: older ones are removed beyond this number. 0 keeps all.
+        milestone_kimg: the first checkpoint at or after every multiple of this is kept for ever. 0 is off.
+        guard: what stops a run that has gone wrong.
+        trackers: also report to these, through Accelerate; console, log.jsonl and curves.png are always there.
     """
 
     kimg: float = 15000.0
@@ -98,6 +102,9 @@ class TrainingConfig:
     sample_kimg: float = 200.0
     checkpoint_kimg: float = 200.0
     keep_checkpoints: int = 3
+    milestone_kimg: float = 0.0
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -33,6 +33,28 @@ class RunningMeans:
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
+
+
+class Clock:
+    """Images per second over the last seconds, and the minutes since training began here."""
+
+    def __init__(self, images_seen: int) -> None:
+        self._start = time.perf_counter()
+        self._marks = [(self._start, images_seen)]
+
+    def minutes(self) -> float:
+        """Since this object was made."""
+        return (time.perf_counter() - self._start) / 60
+
+    def rate(self, images_seen: int) -> float:
+        """Images per second of the last seconds, up to now."""
+        now = time.perf_counter()
+        self._marks.append((now, images_seen))
+        # The last 20 seconds say what is going on now; a whole-run mean would hide a slowdown.
+        while len(self._marks) > 2 and now - self._marks[1][0] > 20:
+            self._marks.pop(0)
+        elapsed = now - self._marks[0][0]
+        return (images_seen - self._marks[0][1]) / max(elapsed, 1e-9)
 
 
 class Tracker:
@@ -93,26 +115,30 @@ class Tracker:
     def record(self, entry: Mapping[str, float | str]) -> None:
         """Append one JSON object to the log."""
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": round(time.time(), 1), **entry}) + "\n")
+            line = json.dumps({"time": round(time.time(), 1), **entry}) + "\n"
+            try:
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise OSError(
+                    f"{self._log}: cannot be written ({error.strerror}); the last checkpoint is intact"
+                ) from None
 
     def say(self, text: str) -> None:
         """A line above the bar."""
         self.console.print(text, soft_wrap=True)
 
 
-def check_finite(means: Mapping[str, float], kimg: float) -> None:
-    """Stop a run whose numbers are gone.
+def check_trackers(names: Sequence[str]) -> None:
+    """Say early that a tracker cannot be had; Accelerate would leave it out without a word.
 
     Raises:
-        FloatingPointError: names the quantities and the place.
+        ValueError: names the package and how to get it.
     """
-    broken = [name for name, value in means.items() if not torch.isfinite(torch.tensor(value))]
-    if broken:
-        raise FloatingPointError(
-            f"training broke down before {kimg:.1f} kimg: {', '.join(broken)} not finite; resume from the last "
-            "checkpoint with lower learning rates (training.optimizer.*) or a larger training.loss.r1_gamma"
-        )
+    for name in names:
+        packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise ValueError(f"training.trackers: {name} needs a package that is not installed; pip install {name}")
 
 
 def _clock(seconds: float) -> str:

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from signal import Signals
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.training.augmentation import make_augmenter
 from cgsgan.training.checkpoint import (
+    GENERATOR_FILE,
     CheckpointError,
     GeneratorFile,
     TrainingState,
     flatten_optimizer,
+    list_checkpoints,
     prefixed,
+    read_generator,
+    read_training_state,
     restore_optimizer,
     save_checkpoint,
     unprefixed,
 )
 from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
 from cgsgan.training.ema import make_ema, update_ema
+from cgsgan.training.guards import CollapseGuard, FiniteGuard, TrainingBrokenError, check_weights
+from cgsgan.training.interruption import STOPPING, StopRequest
+from cgsgan.training.log import trim_log
 from cgsgan.training.optimization import (
     average_over_processes,
     discriminator_updater,
@@ -35,39 +41,11 @@ from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.schedules import ema_beta, learning_rate_factor
 from cgsgan.training.settings import TrainingConfig
 from cgsgan.training.steps import AdversarialSteps, JudgedImages, Stats
-from cgsgan.training.tracking import RunningMeans, Tracker, check_finite
+from cgsgan.training.streams import RealStream
+from cgsgan.training.tracking import Clock, RunningMeans, Tracker
 
-
-@runtime_checkable
-class RealBatch(Protocol):
-    """A batch of real images."""
-
-    @property
-    def premultiplied(self) -> Float[Tensor, "batch 4 height width"]:
-        """RGB times alpha, and alpha, in [0, 1]."""
-        ...
-
-    @property
-    def camera_labels(self) -> Float[Tensor, "batch 25"]:
-        """Their cameras."""
-        ...
-
-
-@runtime_checkable
-class RealStream(Protocol):
-    """An endless, resumable stream of this process's share of the real batches."""
-
-    def next(self) -> RealBatch:
-        """The next batch."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Position, JSON-able."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
-        ...
+RANDOM_STREAMS = 3
+"""Latents of the generator's step, of fresh fakes, and backgrounds of real images."""
 
 
 @dataclass(kw_only=True)
@@ -126,26 +104,52 @@ class Trainer:
         )
         self.step_index = 0
         self.images_seen = 0
+        self.rollbacks = 0
         self._saved_at = -1
+        self._rollbacks_from_here = 0
+        self._means = RunningMeans()
+        self._finite_guard = FiniteGuard({"generator": steps.generator, "discriminator": steps.discriminator})
+        self._collapse_guard = CollapseGuard(config.guard)
 
-    def train(self) -> None:
-        """Run to the end (or ``max_minutes``) from wherever this trainer stands, and leave a checkpoint."""
-        config = self.config
-        tracker = Tracker(self.run.log, total_kimg=config.kimg, active=self.accelerator.is_main_process)
-        means, clock = RunningMeans(), _Clock(self.images_seen)
-        with tracker:
-            while self.images_seen < config.kimg * 1000 and not self._out_of_time(clock):
+    def train(self) -> Signals | None:
+        """Run to the end (or ``max_minutes``, or a signal) from wherever this trainer stands, and leave a checkpoint.
+
+        Returns:
+            The signal that ended the run before its time, the same in all processes.
+
+        Raises:
+            TrainingBrokenError: when a guard stops the run; the last checkpoint is left as it was.
+        """
+        main = self.accelerator.is_main_process
+        tracker = Tracker(self.run.log, total_kimg=self.config.kimg, active=main)
+        self._means, clock = RunningMeans(), Clock(self.images_seen)
+        received: Signals | None = None
+        with StopRequest(announce=main) as request, tracker:
+            while self.images_seen < self.config.kimg * 1000:
                 before = self.images_seen
-                means.add(self.train_step())
-                tracker.advance(self.images_seen / 1000, clock.rate(self.images_seen))
-                if self._passed(before, config.log_kimg):
-                    self._report(tracker, means, clock)
-                if self._passed(before, config.sample_kimg):
-                    self._sample(tracker)
-                if self._passed(before, config.checkpoint_kimg):
-                    self.save()
+                stats = self.train_step()
+                late = 0 < self.config.max_minutes <= clock.minutes()
+                received, late, broken = self._agree(stats, request.signal, late)
+                if broken:
+                    self._roll_back(tracker, broken)
+                else:
+                    self._means.add(stats)
+                    tracker.advance(self.images_seen / 1000, clock.rate(self.images_seen))
+                    self._keep_books(before, tracker, clock, hurried=received is not None)
+                if received or late:
+                    break
             if self.images_seen != self._saved_at:
                 self.save()
+        return received
+
+    def _keep_books(self, before: int, tracker: Tracker, clock: Clock, *, hurried: bool) -> None:
+        """Log, sample and save what has come due; a run that is being stopped has no time for pictures."""
+        if self._passed(before, self.config.log_kimg):
+            self._report(tracker, clock)
+        if self._passed(before, self.config.sample_kimg) and not hurried:
+            self._sample(tracker)
+        if self._passed(before, self.config.checkpoint_kimg):
+            self.save()
 
     def train_step(self) -> Stats:
         """One update of each network on one batch, and of the average; returns named scalars."""
@@ -174,7 +178,7 @@ class Trainer:
         stats["discriminator_gradient_norm"] = self.discriminator_updater.step(rate)
         if self.step_index % config.loss.r1_interval == 0 and config.loss.r1_gamma > 0:
             stats |= self.steps.penalty_gradients(reals, seen)
-            self.discriminator_updater.step(rate)
+            stats["penalty_gradient_norm"] = self.discriminator_updater.step(rate)
 
         # The running mean of w is one over this process's latents; averaging it makes it one over all.
         average_over_processes(self.accelerator, [self.steps.generator.get_buffer("mapping.w_average")])
@@ -193,19 +197,25 @@ class Trainer:
         """Write a checkpoint (main process).
 
         Raises:
-            FloatingPointError: when the averaged generator holds NaN or infinity; a good checkpoint is not rotated
-                out by a broken one.
+            TrainingBrokenError: when the averaged generator holds NaN or infinity.
+            CheckpointError: when it cannot be written, in all processes; older ones are intact.
         """
-        broken = float(sum(not bool(p.isfinite().all()) for p in self.ema.parameters()))
-        check_finite({"averaged generator": math.nan if broken else 0.0}, self.images_seen / 1000)
-        self.accelerator.wait_for_everyone()
+        check_weights(self.ema, "averaged generator", self.images_seen)
+        failure: Exception | None = None
         if self.accelerator.is_main_process:
             generator = GeneratorFile(
                 config=self.milestones.config, images_seen=self.images_seen, weights=self.ema.state_dict()
             )
-            save_checkpoint(self.run.checkpoints, generator, self._state(), keep=self.config.keep_checkpoints)
-        self._saved_at = self.images_seen
-        self.accelerator.wait_for_everyone()
+            keep, milestone = self.config.keep_checkpoints, self.config.milestone_kimg
+            try:
+                save_checkpoint(self.run.checkpoints, generator, self._state(), keep=keep, milestone_kimg=milestone)
+            except (CheckpointError, OSError) as error:
+                failure = error
+        # Nobody goes on before it is written, and nobody waits for a process that could not.
+        (failed,) = self._total([float(failure is not None)])
+        if failed:
+            raise failure or CheckpointError(f"{self.run.path}: the main process could not write its checkpoint")
+        self._saved_at, self._rollbacks_from_here = self.images_seen, 0
 
     def restore(self, state: TrainingState, ema_weights: Mapping[str, Tensor]) -> None:
         """Continue from a checkpoint: weights, average, optimisers, position in the data and in the draws.
@@ -228,6 +238,7 @@ class Trainer:
         restore_optimizer("discriminator_adam", self.discriminator_updater.adam, tensors)
         self.step_index = int(state.progress["step"])
         self.images_seen = int(state.progress["images_seen"])
+        self.rollbacks = int(state.progress.get("rollbacks", 0))
         self.stream.load_state_dict(state.progress["data"])
         if self.augmenter is not None:
             self.augmenter.load_state_dict(state.progress["augmentation"])
@@ -240,7 +251,12 @@ class Trainer:
             **flatten_optimizer("generator_adam", self.generator_updater.adam),
             **flatten_optimizer("discriminator_adam", self.discriminator_updater.adam),
         }
-        progress = {"step": self.step_index, "images_seen": self.images_seen, "data": self.stream.state_dict()}
+        progress: dict[str, Any] = {
+            "step": self.step_index,
+            "images_seen": self.images_seen,
+            "rollbacks": self.rollbacks,
+        }
+        progress["data"] = self.stream.state_dict()
         if self.augmenter is not None:
             progress["augmentation"] = self.augmenter.state_dict()
         return TrainingState(tensors=tensors, progress=progress)
@@ -250,7 +266,7 @@ class Trainer:
         z_dim: int = self.steps.generator.z_dim  # type: ignore[assignment]
 
         def draw(stream: int, views: int) -> FakeDraws:
-            random = step_generator(config.seed, self.step_index, stream)
+            random = self._random(stream)
             whole = draw_fakes(random, self.labels, batch_size=config.batch_size, views=views, z_dim=z_dim)
             return FakeDraws(
                 z=self._deal(whole.z),
@@ -260,9 +276,13 @@ class Trainer:
 
         return draw(0, config.views_per_scene), None if config.reuse_fakes else draw(1, 1)
 
+    def _random(self, stream: int) -> torch.Generator:
+        """The random numbers of this step; after a rollback, others than those that led there."""
+        return step_generator(self.config.seed, self.step_index, stream + RANDOM_STREAMS * self.rollbacks)
+
     def _next_reals(self) -> JudgedImages:
         batch = self.stream.next()
-        random = step_generator(self.config.seed, self.step_index, stream=2)
+        random = self._random(stream=2)
         backgrounds = self._deal(draw_backgrounds(random, batch_size=self.config.batch_size))
         pixels = batch.premultiplied.to(self.accelerator.device)
         images = pixels[:, :3] + (1 - pixels[:, 3:]) * backgrounds[:, :, None, None]
@@ -277,19 +297,64 @@ class Trainer:
             device=accelerator.device,
         )
 
-    def _report(self, tracker: Tracker, means: RunningMeans, clock: _Clock) -> None:
-        taken = self._average(means.take())
-        check_finite(taken, self.images_seen / 1000)
-        tracker.report(self.images_seen / 1000, clock.rate(self.images_seen), taken)
+    def _roll_back(self, tracker: Tracker, broken: list[str]) -> None:
+        """Go back to the last checkpoint, with other latents and the pictures that come next, or stop.
+
+        Raises:
+            TrainingBrokenError: when the config, or the lack of a checkpoint, or too many attempts say so.
+        """
+        guard, checkpoints = self.config.guard, list_checkpoints(self.run.checkpoints)
+        where = f"step {self.step_index} ({self.images_seen / 1000:g} kimg)"
+        what = f"training broke down at {where}: {', '.join(broken)} not finite"
+        last = checkpoints[-1] if checkpoints else None
+        good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        if guard.on_nan == "stop" or last is None or self._rollbacks_from_here >= guard.max_rollbacks:
+            tried = f" after {self._rollbacks_from_here} rollback(s)" if self._rollbacks_from_here else ""
+            raise TrainingBrokenError(
+                f"{what}{tried}; {good}; lower training.optimizer.*_lr or raise training.loss.r1_gamma in a new run, "
+                "or resume with --training.guard.on-nan rollback"
+            )
+        data, attempts, rollbacks = self.stream.state_dict(), self._rollbacks_from_here + 1, self.rollbacks
+        self.restore(read_training_state(last), read_generator(last / GENERATOR_FILE).weights)
+        self.stream.load_state_dict(data)
+        self.rollbacks, self._rollbacks_from_here = max(rollbacks, self.rollbacks) + 1, attempts
+        self._means = RunningMeans()
+        if self.accelerator.is_main_process:
+            trim_log(self.run.log, self.images_seen / 1000)
+        tracker.say(f"{what}; back to {last.name} with other latents and pictures ({attempts}/{guard.max_rollbacks})")
+        tracker.record({"event": "rollback", "text": what, "kimg": self.images_seen / 1000})
+
+    def _agree(self, stats: Stats, received: Signals | None, late: bool) -> tuple[Signals | None, bool, list[str]]:
+        """What all processes do after this step: one small reduction, so that all leave the loop at the same one."""
+        names, broken = self._finite_guard.look(stats)
+        own = [float(received == number) for number in STOPPING]
+        total = self._total([*own, float(late), *broken.float().tolist()])
+        signals = [number for number, count in zip(STOPPING, total[: len(STOPPING)]) if count > 0]
+        found = [name for name, count in zip(names, total[len(STOPPING) + 1 :], strict=True) if count > 0]
+        return (signals[0] if signals else None), total[len(STOPPING)] > 0, found
+
+    def _total(self, values: list[float]) -> list[float]:
+        """Sums over all processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        reduced = self.accelerator.reduce(torch.tensor(values, device=self.accelerator.device), reduction="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced.tolist()
+
+    def _report(self, tracker: Tracker, clock: Clock) -> None:
+        taken, kimg = self._average(self._means.take()), self.images_seen / 1000
+        rate = clock.rate(self.images_seen)
+        tracker.report(kimg, rate, taken)
+        self.accelerator.log({"images_per_second": rate, **taken}, step=self.images_seen)
+        warning = self._collapse_guard.look(taken, kimg)
+        if warning:
+            tracker.say(warning)
+            tracker.record({"event": "collapse", "text": warning, "kimg": kimg})
 
     def _average(self, means: dict[str, float]) -> dict[str, float]:
         """Means over all processes: all of them log, and stop, on the same numbers."""
-        if self.accelerator.num_processes == 1 or not means:
-            return means
-        stacked = torch.tensor(list(means.values()), device=self.accelerator.device)
-        reduced = self.accelerator.reduce(stacked, reduction="mean")
-        assert isinstance(reduced, Tensor)
-        return dict(zip(means, reduced.tolist(), strict=True))
+        total = self._total(list(means.values()))
+        return {name: value / self.accelerator.num_processes for name, value in zip(means, total, strict=True)}
 
     def _sample(self, tracker: Tracker) -> None:
         if self.accelerator.is_main_process:
@@ -297,32 +362,3 @@ class Trainer:
 
     def _passed(self, before: int, kimg: float) -> bool:
         return math.floor(before / (kimg * 1000)) != math.floor(self.images_seen / (kimg * 1000))
-
-    def _out_of_time(self, clock: _Clock) -> bool:
-        if self.config.max_minutes <= 0:
-            return False
-        out = torch.tensor(float(clock.minutes() >= self.config.max_minutes), device=self.accelerator.device)
-        # All processes must leave the loop at the same step.
-        total = self.accelerator.reduce(out, reduction="sum")
-        assert isinstance(total, torch.Tensor)
-        return bool(total > 0)
-
-
-class _Clock:
-    """Images per second over the last seconds, and the minutes since training began here."""
-
-    def __init__(self, images_seen: int) -> None:
-        self._start = time.perf_counter()
-        self._marks = [(self._start, images_seen)]
-
-    def minutes(self) -> float:
-        return (time.perf_counter() - self._start) / 60
-
-    def rate(self, images_seen: int) -> float:
-        now = time.perf_counter()
-        self._marks.append((now, images_seen))
-        # The last 20 seconds say what is going on now; a whole-run mean would hide a slowdown.
-        while len(self._marks) > 2 and now - self._marks[1][0] > 20:
-            self._marks.pop(0)
-        elapsed = now - self._marks[0][0]
-        return (images_seen - self._marks[0][1]) / max(elapsed, 1e-9)
