@@ -84,5 +84,9 @@ WORKLOADS = {
         Workload(name="mid", size=512, gaussians=240_000, median_scale=1.6),
         Workload(name="coarse", size=512, gaussians=240_000, median_scale=3.2),
         Workload(name="large", size=1024, gaussians=502_000, median_scale=3.2),
+        Workload(name="huge", size=2048, gaussians=1_030_000, median_scale=3.2),
+        Workload(name="batch", size=512, gaussians=240_000, median_scale=1.6, batch=8, views=4),
+        Workload(name="sparse", size=512, gaussians=100_000, median_scale=2.5),
+        Workload(name="level", size=512, gaussians=60_000, median_scale=3.2),
     )
 }

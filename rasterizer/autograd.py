@@ -8,6 +8,7 @@ those, so that nothing is projected for binning or sorted again; per-pixel state
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,18 @@ from torch.autograd.function import once_differentiable
 from rasterizer.backend import Params, check, load_library
 from rasterizer.constants import DEFAULT_EPS2D, DEFAULT_FAR_PLANE, DEFAULT_NEAR_PLANE
 
+
+def find_memory() -> int:
+    """Bytes of this machine's memory, or a modest guess where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
 # Most memory that is kept for the next call while nothing uses it.
-KEPT_BYTES = 512 << 20
+KEPT_BYTES = max(512 << 20, find_memory() // 16)
+LARGE_BYTES = 4 << 20  # blocks from this size on get large pages, where the system has them
 
 
 class MemoryPool:
@@ -44,7 +55,10 @@ class MemoryPool:
                 self.free = [block for block in self.free if block is not best]
                 return best
         # An eighth more than needed: the number of instances changes a little from step to step.
-        return torch.empty(max(size + size // 8, 1 << 12), dtype=torch.uint8)
+        block = torch.empty(max(size + size // 8, 1 << 12), dtype=torch.uint8)
+        if block.numel() >= LARGE_BYTES:
+            load_library().rz_advise(ctypes.c_void_p(block.data_ptr()), ctypes.c_int64(block.numel()))
+        return block
 
     def give(self, block: Tensor) -> None:
         """Return a block for later use; the blocks returned longest ago are freed beyond ``KEPT_BYTES``."""

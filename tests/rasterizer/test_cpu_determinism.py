@@ -154,3 +154,20 @@ def test_same_bits_without_gradients(channels: int, depth: bool):
     for found, expected in zip(plain[:3], rasterize_cpu(**arguments)[:3]):
         assert (found is None and expected is None) or torch.equal(found, expected)
     assert not plain[0].requires_grad
+
+
+def test_scenes_of_one_call_equal_calls_of_one_scene():
+    # So many instances that the scenes' gradients are not computed together but take turns in memory.
+    size = 1024
+    leaves = {**make_scene("huge", batch=3, count=400), **make_cameras(batch=3, views=1, width=size, height=size)}
+    leaves = {name: tensor.requires_grad_() for name, tensor in leaves.items()}
+    v_colors = torch.randn(3, 1, size, size, 3, generator=torch.Generator().manual_seed(0))
+    colors, *_, info = rasterize_cpu(**leaves, width=size, height=size)
+    assert int(info["instances"]) > 2 * 2**20
+    together = torch.autograd.grad(colors, list(leaves.values()), v_colors)
+    for i in range(3):
+        alone = {name: tensor[i : i + 1] for name, tensor in leaves.items()}
+        image, *_ = rasterize_cpu(**alone, width=size, height=size)
+        assert torch.equal(image, colors[i : i + 1])
+        gradients = torch.autograd.grad(image, list(alone.values()), v_colors[i : i + 1])
+        assert same_bits([gradient[i : i + 1] for gradient in together], list(gradients))

@@ -124,6 +124,37 @@ RZ_FN void find_footprints(const Frame& f, const VFloat* fields, Footprints& out
     }
 }
 
+RZ_FN Footprint footprint_of(const Footprints& found, int lane) {
+    Footprint out;
+    out.row = (uint16_t)found.row[lane];
+    out.rows = (uint16_t)found.rows[lane];
+    for (int i = 0; i < Footprint::ROWS; ++i) {
+        out.first[i] = (uint16_t)found.first[i][lane];
+        out.count[i] = (uint16_t)found.count[i][lane];
+    }
+    return out;
+}
+
+// Counts a Gaussian at the tiles that visit_tiles will visit. Reads the vectors' footprints: those just written to
+// memory as shorter numbers would have to be waited for.
+RZ_FN uint32_t count_tiles(const Frame& f, const Footprints& found, int lane, const float* record,
+                           uint32_t* tile_counts) {
+    uint32_t total = 0;
+    if (found.rows[lane] > Footprint::ROWS) {
+        visit_large(f, record, [&](int tile) {
+            ++tile_counts[tile];
+            ++total;
+        });
+        return total;
+    }
+    for (int i = 0; i < found.rows[lane]; ++i) {
+        const int start = (found.row[lane] + i) * f.tiles_x + found.first[i][lane], count = found.count[i][lane];
+        for (int k = 0; k < count; ++k) ++tile_counts[start + k];
+        total += (uint32_t)count;
+    }
+    return total;
+}
+
 template <class Visit>
 RZ_FN void visit_tiles(const Frame& f, const Footprint& footprint, const float* record, Visit visit) {
     if (footprint.rows > Footprint::ROWS) {
@@ -177,12 +208,10 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
     for (int64_t i = first; i < end; ++i) {
         const int64_t pair = image * n + i;
+        const uint32_t key = f.offsets[pair];
         f.offsets[pair] = slot;
         if (f.counts[pair] == 0) continue;
-        const float* record = f.records + pair * RZ_RECORD_FLOATS;
-        uint32_t key;
-        __builtin_memcpy(&key, record + DEPTH, sizeof(key));
-        visit_tiles(f, f.footprints[pair], record, [&](int tile) {
+        visit_tiles(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int tile) {
             f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
         });
     }

@@ -11,19 +11,6 @@ RZ_FN int channel_count(const Frame& f) {
     return known > 0 ? known : f.blended;
 }
 
-// What a Gaussian adds per unit of weight: colors, then depth. Other than 3 channels are fetched from the user's
-// array into `room`.
-template <int known>
-RZ_FN const float* features_of(const Frame& f, const float* record, int64_t scene, uint32_t gaussian, float* room) {
-    if constexpr (known > 0) return record + COLOR;
-    const int64_t channels = f.p->channels;
-    const float* colors = f.p->colors + (scene * f.p->gaussians + gaussian) * channels;
-    if (!f.p->depth) return colors;
-    for (int64_t c = 0; c < channels; ++c) room[c] = colors[c];
-    room[channels] = record[DEPTH];
-    return room;
-}
-
 // What a Gaussian adds to the pixels of a block, for any number of channels, then depth.
 RZ_FN void add_channels(const Frame& f, const Tile& t, const float* record, uint32_t gaussian, VFloat weight,
                         VFloat* sums) {
@@ -72,34 +59,41 @@ RZ_FN void write_tile(const Frame& f, const Tile& t, const VFloat* transmittance
     }
 }
 
-// Blends one batch into one block. `state` is its transmittance, negative where a pixel is finished.
+// Blends one batch into one block, two Gaussians at a time. `state` is its transmittance, negative where a pixel is
+// finished.
 template <int known, bool training>
 RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry* entries, int block, VFloat& state,
                        VFloat* sums) {
     const VFloat x = t.columns[block % BLOCK_COLUMNS], y = t.rows[block / BLOCK_COLUMNS], zero = 0.0f;
-    VMask alive = state > zero;
-    VFloat transmittance = absolute(state);
+    VFloat transmittance = maximum(state, zero), last = absolute(state);
     VFloat colors[known > 0 ? known : 1];
     for (int c = 0; c < known; ++c) colors[c] = sums[c];
+    const auto blend = [&](int i, VFloat unclamped) __attribute__((always_inline)) {
+        const float* record = batch.records[i];
+        const Step s = advance(t, unclamped, transmittance);
+        if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(s.changed) << block);
+        last = select(s.goes_on, s.next, last);
+        transmittance = select(s.goes_on, s.next, zero);
+        if constexpr (known > 0)
+            for (int c = 0; c < known; ++c) colors[c] += s.weight * record[COLOR + c];
+        else
+            add_channels(f, t, record, entries[i].gaussian, s.weight, sums);
+    };
     for (uint64_t left = batch.touching[block]; left; left &= left - 1) {
         const int i = __builtin_ctzll(left);
-        const float* record = batch.records[i];
-        const VFloat e = exponent(record, x - record[PIXEL_X], y - record[PIXEL_Y]);
-        const VMask candidate = alive & candidates(record, e);
-        if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(candidate) << block);
-        const Step s = advance(t, record, e, transmittance);
-        const VMask drawn = candidate & s.goes_on;
-        const VFloat weight = select(drawn, s.alpha * transmittance, zero);
-        transmittance = select(drawn, s.next, transmittance);
-        alive = and_not(alive, and_not(candidate, s.goes_on));
-        if constexpr (known > 0)
-            for (int c = 0; c < known; ++c) colors[c] += weight * record[COLOR + c];
-        else
-            add_channels(f, t, record, entries[i].gaussian, weight, sums);
-        if (!any(alive)) break;
+        if (!(left & (left - 1))) {
+            blend(i, alpha_at(batch.records[i], x, y));
+            break;
+        }
+        left &= left - 1;
+        const int j = __builtin_ctzll(left);
+        const Twice alphas = alphas_at(batch.records[i], batch.records[j], x, y);
+        blend(i, alphas.a);
+        blend(j, alphas.b);
+        if (!any(transmittance > zero)) break;
     }
     for (int c = 0; c < known; ++c) sums[c] = colors[c];
-    state = select(alive, transmittance, -transmittance);
+    state = select(transmittance > zero, last, -last);
 }
 
 // Keeps for the backward pass which blocks each entry of a batch changed.
@@ -123,10 +117,11 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
     Entry* entries = f.entries + f.tile_starts[task];
     const Entry* end = entries + count;
     char* scratch = f.scratch + worker * f.scratch_bytes;
+    const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
+    prefetch_list(records, entries, end);
     sort_entries(entries, (Entry*)scratch, count);
 
     const int channels = channel_count<known>(f);
-    const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
     VFloat transmittance[BLOCKS];
     VFloat fixed_sums[known > 0 ? BLOCKS * known : 1];
     VFloat* sums = known > 0 ? fixed_sums : (VFloat*)scratch;

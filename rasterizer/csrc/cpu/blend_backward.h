@@ -14,6 +14,19 @@
 
 namespace RZ_NAMESPACE {
 
+// What a Gaussian adds per unit of weight: colors, then depth. Other than 3 channels are fetched from the user's
+// array into `room`.
+template <int known>
+RZ_FN const float* features_of(const Frame& f, const float* record, int64_t scene, uint32_t gaussian, float* room) {
+    if constexpr (known > 0) return record + COLOR;
+    const int64_t channels = f.p->channels;
+    const float* colors = f.p->colors + (scene * f.p->gaussians + gaussian) * channels;
+    if (!f.p->depth) return colors;
+    for (int64_t c = 0; c < channels; ++c) room[c] = colors[c];
+    room[channels] = record[DEPTH];
+    return room;
+}
+
 // Adds a block's incoming gradients of the colors for any number of channels.
 RZ_FN void read_channels(const Frame& f, const Tile& t, int block, VFloat* v_features, VFloat& rest) {
     const RzParams& p = *f.p;
@@ -101,6 +114,77 @@ RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, f
     }
 }
 
+// Visits to blocks by a run of entries. Their alphas depend on nothing before them: computed ahead, all at once, they
+// do not lengthen the chain of operations from one Gaussian to the next.
+struct Replay {
+    static constexpr int CAPACITY = 128;
+    VFloat alphas[CAPACITY];  // before the clamp
+    const float* records[CAPACITY];
+    uint8_t blocks[CAPACITY];
+};
+
+// Fills it with the visits of the entries from `next` on, as far as they fit; returns the first entry left out.
+RZ_FN int64_t fill_replay(const Frame& f, const Tile& t, const float* records, int64_t next, int64_t end,
+                          Replay& replay) {
+    static_assert(Replay::CAPACITY >= BLOCKS);
+    int count = 0;
+    for (; next < end; ++next) {
+        prefetch_record(records, f.entries + next, f.entries + end);
+        BlockMask left = f.masks[next];
+        if (count + __builtin_popcountll(left) > Replay::CAPACITY) break;
+        for (; left; left &= left - 1) {
+            replay.records[count] = records + (int64_t)f.entries[next].gaussian * RZ_RECORD_FLOATS;
+            replay.blocks[count++] = (uint8_t)__builtin_ctzll(left);
+        }
+    }
+    for (int i = 0; i < count; ++i) {
+        const int block = replay.blocks[i];
+        replay.alphas[i] =
+            alpha_at(replay.records[i], t.columns[block % BLOCK_COLUMNS], t.rows[block / BLOCK_COLUMNS]);
+    }
+    return next;
+}
+
+// Pixels of a tile while its list is replayed, a vector per block.
+struct Pixels {
+    VFloat transmittance[BLOCKS], behind[BLOCKS], v_alphas[BLOCKS];
+    VFloat* v_features;  // [BLOCKS][channels]
+};
+
+// One entry: its moments and the gradients of its channels over the blocks that it changed.
+template <int known>
+RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, const float* features, BlockMask blocks,
+                        const VFloat* alphas, Pixels& pixels, VFloat* moments, VFloat* v_channels) {
+    const int channels = channel_count<known>(f);
+    const VFloat zero = 0.0f;
+    for (int k = 0; k < MOMENTS; ++k) moments[k] = zero;
+    for (int c = 0; c < channels; ++c) v_channels[c] = zero;
+    for (; blocks; blocks &= blocks - 1) {
+        const int block = __builtin_ctzll(blocks);
+        const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
+        const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
+        const VFloat before = pixels.transmittance[block], unclamped = *alphas++;
+        const Step s = advance(t, unclamped, before);
+        pixels.transmittance[block] = select(s.goes_on, s.next, zero);
+        const VFloat* v = pixels.v_features + block * channels;
+        VFloat u = pixels.v_alphas[block];
+        for (int c = 0; c < channels; ++c) u += v[c] * features[c];
+        const VFloat rest = pixels.behind[block] - s.weight * u;
+        pixels.behind[block] = rest;
+        const VFloat v_alpha = before * u - rest / (VFloat(1.0f) - s.alpha);
+        const VMask free = s.goes_on & (unclamped <= VFloat(t.free_below));
+        const VFloat d = select(free, unclamped * v_alpha, zero);
+        const VFloat d_x = d * dx, d_y = d * dy;
+        moments[SUM] += d;
+        moments[SUM_X] += d_x;
+        moments[SUM_Y] += d_y;
+        moments[SUM_XX] += d_x * dx;
+        moments[SUM_XY] += d_x * dy;
+        moments[SUM_YY] += d_y * dy;
+        for (int c = 0; c < channels; ++c) v_channels[c] += s.weight * v[c];
+    }
+}
+
 template <int known>
 RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const Tile t = make_tile(f, task);
@@ -111,56 +195,30 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const int channels = channel_count<known>(f);
     const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
-    VFloat transmittance[BLOCKS], behind[BLOCKS], v_alphas[BLOCKS];
-    VFloat fixed_v[known > 0 ? (BLOCKS + 1) * known : 1];
-    VFloat* v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
-    VFloat fixed_sums[known > 0 ? known : 1];
-    VFloat* v_channels = known > 0 ? fixed_sums : v_features + (int64_t)BLOCKS * channels;
+    Pixels pixels;
+    VFloat fixed_v[known > 0 ? BLOCKS * known : 1], fixed_sums[known > 0 ? known : 1];
+    pixels.v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
+    VFloat* v_channels = known > 0 ? fixed_sums : pixels.v_features + (int64_t)BLOCKS * channels;
     float* room = (float*)(v_channels + channels);
     for (int block = 0; block < BLOCKS; ++block)
-        transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(-1.0f));
-    read_gradients(f, t, v_features, v_alphas, behind);
+        pixels.transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(0.0f));
+    read_gradients(f, t, pixels.v_features, pixels.v_alphas, pixels.behind);
 
-    const Entry* entries = f.entries;
-    for (int64_t i = start; i < end; ++i) {
-        prefetch_record(records, entries + i, entries + end);
-        BlockMask left = f.masks[i];
-        if (!left) continue;
-        const uint32_t gaussian = entries[i].gaussian;
-        const float* record = records + (int64_t)gaussian * RZ_RECORD_FLOATS;
-        const float* features = features_of<known>(f, record, scene, gaussian, room);
-        VFloat moments[MOMENTS];
-        for (int k = 0; k < MOMENTS; ++k) moments[k] = VFloat(0.0f);
-        for (int c = 0; c < channels; ++c) v_channels[c] = VFloat(0.0f);
-        for (; left; left &= left - 1) {
-            const int block = __builtin_ctzll(left);
-            const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
-            const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
-            const VFloat e = exponent(record, dx, dy);
-            const VFloat before = transmittance[block];
-            const VMask candidate = candidates(record, e) & (before > VFloat(0.0f));
-            const Step s = advance(t, record, e, before);
-            const VMask drawn = candidate & s.goes_on;
-            transmittance[block] = select(candidate, select(s.goes_on, s.next, -before), before);
-            const VFloat weight = select(drawn, s.alpha * before, VFloat(0.0f));
-            const VFloat* v = v_features + block * channels;
-            VFloat u = v_alphas[block];
-            for (int c = 0; c < channels; ++c) u += v[c] * features[c];
-            const VFloat rest = behind[block] - weight * u;
-            behind[block] = rest;
-            const VFloat v_alpha = before * u - rest / (VFloat(1.0f) - s.alpha);
-            const VMask free = drawn & (s.unclamped <= VFloat(t.free_below));
-            const VFloat d = select(free, s.unclamped * v_alpha, VFloat(0.0f));
-            const VFloat d_x = d * dx, d_y = d * dy;
-            moments[SUM] += d;
-            moments[SUM_X] += d_x;
-            moments[SUM_Y] += d_y;
-            moments[SUM_XX] += d_x * dx;
-            moments[SUM_XY] += d_x * dy;
-            moments[SUM_YY] += d_y * dy;
-            for (int c = 0; c < channels; ++c) v_channels[c] += weight * v[c];
+    Replay replay;
+    for (int64_t next = start; next < end;) {
+        const int64_t first = next;
+        next = fill_replay(f, t, records, first, end, replay);
+        const VFloat* alphas = replay.alphas;
+        for (int64_t i = first; i < next; ++i) {
+            if (!f.masks[i]) continue;
+            const Entry& entry = f.entries[i];
+            const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;
+            const float* features = features_of<known>(f, record, scene, entry.gaussian, room);
+            VFloat moments[MOMENTS];
+            replay_entry<known>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
+            alphas += __builtin_popcountll(f.masks[i]);
+            write_instance<known>(f, moments, v_channels, gradient_record(f, entry.slot));
         }
-        write_instance<known>(f, moments, v_channels, f.gradients + (int64_t)entries[i].slot * f.gradient_stride);
     }
     fence_streams();
 }

@@ -1,5 +1,9 @@
 // The C ABI: checks arguments and passes a call on to the kernels of the instruction set in use.
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include <atomic>
 
@@ -108,6 +112,18 @@ int rz_select_isa(const char* name) {
     return RZ_ERROR_UNKNOWN_ISA;
 }
 
+void rz_advise(void* memory, int64_t bytes) {
+#if defined(__linux__)
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)memory + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)memory + (uintptr_t)bytes) / page * page;
+    if (end > first) madvise((void*)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
 int64_t rz_view_bytes(const RzParams* p) { return valid(p) ? current().kernels->view_bytes(p) : -1; }
 int64_t rz_instance_bytes(const RzParams* p) { return planned(p) ? ISAS[p->isa].kernels->instance_bytes(p) : -1; }
 int64_t rz_gradient_bytes(const RzParams* p) { return planned(p) ? ISAS[p->isa].kernels->gradient_bytes(p) : -1; }
@@ -123,6 +139,12 @@ int rz_render(RzParams* p) {
     if (!planned(p) || !p->instance_memory || !p->out_colors || !p->out_alphas || (p->depth && !p->out_depths))
         return RZ_ERROR_ARGUMENT;
     return ISAS[p->isa].kernels->render(p);
+}
+
+int rz_count_visits(const RzParams* p, int64_t* entries, int64_t* pixels) {
+    if (!planned(p) || p->forward_only || !p->instance_memory) return RZ_ERROR_ARGUMENT;
+    ISAS[p->isa].kernels->count_visits(p, entries, pixels);
+    return RZ_OK;
 }
 
 int rz_backward(RzParams* p) {

@@ -104,7 +104,9 @@ struct Frame {
     int64_t scratch_bytes;
 
     // gradient memory
-    float* gradients;       // [instances, gradient_stride]
+    float* gradients;       // [slots of a group of scenes, gradient_stride]
+    int64_t first_scene;    // of the group whose gradients are computed
+    int64_t first_slot;
     float* camera_partial;  // [batch, chunks, views, RZ_CAMERA_FLOATS]
     float* background_partial;  // [images, tiles, channels]
     char* gradient_scratch;
@@ -152,9 +154,34 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     return arena.used;
 }
 
+// First slot of a scene, known once instances are placed.
+RZ_FN int64_t scene_slot(const Frame& f, int64_t scene) {
+    if (f.p->instances == 0) return 0;
+    return scene < f.p->batch ? f.chunk_slots[scene * f.p->views * f.chunks] : f.p->instances;
+}
+
+// Scenes whose gradients are computed together: from `first` to before the result. Together they fill the threads,
+// apart they use the same memory again.
+RZ_FN int64_t group_end(const Frame& f, int64_t first) {
+    constexpr int64_t SLOTS = 1 << 20;
+    int64_t end = first + 1;
+    while (end < f.p->batch && scene_slot(f, end + 1) - scene_slot(f, first) <= SLOTS) ++end;
+    return end;
+}
+
+RZ_FN int64_t most_group_slots(const Frame& f) {
+    int64_t most = 0;
+    for (int64_t first = 0; first < f.p->batch;) {
+        const int64_t end = group_end(f, first), slots = scene_slot(f, end) - scene_slot(f, first);
+        most = slots > most ? slots : most;
+        first = end;
+    }
+    return most;
+}
+
 RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
-    f.gradients = arena.take<float>(f.p->instances * f.gradient_stride);
+    f.gradients = arena.take<float>(most_group_slots(f) * f.gradient_stride);
     f.camera_partial = arena.take<float>(f.p->batch * f.chunks * f.p->views * RZ_CAMERA_FLOATS);
     f.background_partial = arena.take<float>(f.images * f.tiles * f.p->channels);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 2) * f.blended * (int64_t)sizeof(VFloat);
@@ -162,6 +189,10 @@ RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     f.gradient_scratch_bytes = round_up(state > cameras ? state : cameras, 64);
     f.gradient_scratch = arena.take<char>(f.gradient_scratch_bytes * f.p->threads);
     return arena.used;
+}
+
+RZ_FN float* gradient_record(const Frame& f, int64_t slot) {
+    return f.gradients + (slot - f.first_slot) * f.gradient_stride;
 }
 
 RZ_FN Frame make_frame(RzParams* p) {
@@ -181,7 +212,6 @@ RZ_FN Frame make_frame(RzParams* p) {
     f.gradient_stride = (int32_t)round_up(MOMENTS + f.blended, LANES);
     lay_out_views(f, p->view_memory);
     lay_out_instances(f, p->instance_memory);
-    lay_out_gradients(f, p->gradient_memory);
     return f;
 }
 

@@ -11,7 +11,10 @@ namespace {
 
 void project_task(void* frame, int64_t task, int) { project_chunk(*(Frame*)frame, task); }
 void scatter_task(void* frame, int64_t task, int) { scatter_chunk(*(Frame*)frame, task); }
-void backward_task(void* frame, int64_t task, int worker) { backward_chunk(*(Frame*)frame, task, worker); }
+void backward_task(void* frame, int64_t task, int worker) {
+    const Frame& f = *(Frame*)frame;
+    backward_chunk(f, f.first_scene * f.chunks + task, worker);
+}
 void reduce_task(void* frame, int64_t task, int) { reduce_image(*(Frame*)frame, task); }
 
 template <int known, bool training>
@@ -26,7 +29,8 @@ rz_pool::Task choose_blend(const Frame& f) {
 
 template <int known>
 void blend_backward_task(void* frame, int64_t task, int worker) {
-    blend_tile_backward<known>(*(Frame*)frame, task, worker);
+    const Frame& f = *(Frame*)frame;
+    blend_tile_backward<known>(f, f.first_scene * f.p->views * f.tiles + task, worker);
 }
 
 int64_t view_bytes(const RzParams* params) {
@@ -62,18 +66,35 @@ int render(RzParams* p) {
 
 int backward(RzParams* p) {
     Frame f = make_frame(p);
+    lay_out_gradients(f, p->gradient_memory);
     const rz_pool::Task blend = !f.packed_colors ? blend_backward_task<0>
                                 : p->depth       ? blend_backward_task<4>
                                                  : blend_backward_task<3>;
-    rz_pool::run(f.images * f.tiles, p->threads, blend, &f);
-    rz_pool::run(p->batch * f.chunks, p->threads, backward_task, &f);
+    for (int64_t first = 0; first < p->batch; first = group_end(f, first)) {
+        const int64_t scenes = group_end(f, first) - first;
+        f.first_scene = first;
+        f.first_slot = scene_slot(f, first);
+        rz_pool::run(scenes * p->views * f.tiles, p->threads, blend, &f);
+        rz_pool::run(scenes * f.chunks, p->threads, backward_task, &f);
+    }
     if (p->v_viewmats || p->v_intrinsics || p->v_backgrounds)
         for (int64_t image = 0; image < f.images; ++image) reduce_task(&f, image, 0);
     return RZ_OK;
 }
 
+void count_visits(const RzParams* params, int64_t* entries, int64_t* pixels) {
+    RzParams copy = *params;
+    const Frame f = make_frame(&copy);
+    *entries = *pixels = 0;
+    for (int64_t tile = 0; tile < f.images * f.tiles; ++tile) {
+        *entries += f.tile_ends[tile] - f.tile_starts[tile];
+        for (int64_t i = f.tile_starts[tile]; i < f.tile_ends[tile]; ++i)
+            *pixels += __builtin_popcountll(f.masks[i]) * LANES;
+    }
+}
+
 }  // namespace
 
-extern const RzKernels kernels = {view_bytes, instance_bytes, gradient_bytes, plan, render, backward};
+extern const RzKernels kernels = {view_bytes, instance_bytes, gradient_bytes, plan, render, backward, count_visits};
 
 }  // namespace RZ_NAMESPACE

@@ -10,4 +10,5 @@ struct RzKernels {
     int (*plan)(RzParams*);
     int (*render)(RzParams*);
     int (*backward)(RzParams*);
+    void (*count_visits)(const RzParams*, int64_t* entries, int64_t* pixels);
 };

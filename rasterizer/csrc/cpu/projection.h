@@ -89,19 +89,11 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
         const int lane = __builtin_ctz(drawn);
         float* record = f.records + (pair + lane) * RZ_RECORD_FLOATS;
         __builtin_memcpy(record, rows[lane], sizeof(rows[lane]));
-        Footprint& footprint = f.footprints[pair + lane];
-        footprint.row = (uint16_t)found.row[lane];
-        footprint.rows = (uint16_t)found.rows[lane];
-        for (int i = 0; i < Footprint::ROWS; ++i) {
-            footprint.first[i] = (uint16_t)found.first[i][lane];
-            footprint.count[i] = (uint16_t)found.count[i][lane];
-        }
-        uint32_t count = 0;
-        visit_tiles(f, footprint, record, [&](int tile) {
-            ++tile_counts[tile];
-            ++count;
-        });
+        const uint32_t count = count_tiles(f, found, lane, record, tile_counts);
+        f.footprints[pair + lane] = footprint_of(found, lane);
         f.counts[pair + lane] = count;
+        // Until its slots are given out, a Gaussian's offset holds its depth: scattering need not read the record.
+        __builtin_memcpy(f.offsets + pair + lane, record + DEPTH, sizeof(uint32_t));
         totals.instances += count;
         totals.drawn += count > 0;
     }

@@ -12,7 +12,7 @@ RZ_FN const float* gather_instances(const Frame& f, int64_t pair, float* room) {
     const uint32_t first = f.offsets[pair], count = f.counts[pair];
     for (uint32_t slot = first; slot < first + count; ++slot) {
         if (!f.contributes[slot]) continue;
-        const float* record = f.gradients + (int64_t)slot * f.gradient_stride;
+        const float* record = gradient_record(f, slot);
         if (sum)
             for (int k = 0; k < f.gradient_stride; k += LANES) store(room + k, load(sum + k) + load(record + k));
         sum = sum ? room : record;
@@ -115,8 +115,8 @@ RZ_FN void view_backward(const Frame& f, int64_t image, const Group& g, const VF
 RZ_FN void write_group(const Frame& f, int64_t row, const Group& g, const GroupGradient& total) {
     const RzParams& p = *f.p;
     const VFloat zero = 0.0f;
-    if (p.v_means) store_rows<3>(p.v_means + row * 3, 3, g.valid, total.mean);
-    if (p.v_opacities) store_rows<1>(p.v_opacities + row, 1, g.valid, &total.opacity);
+    if (p.v_means) stream_rows<3>(p.v_means + row * 3, g.valid, total.mean);
+    if (p.v_opacities) stream_rows<1>(p.v_opacities + row, g.valid, &total.opacity);
     if (p.v_scales) {
         VFloat v[3];
         for (int k = 0; k < 3; ++k)
@@ -124,14 +124,14 @@ RZ_FN void write_group(const Frame& f, int64_t row, const Group& g, const GroupG
                           total.axes[k] * g.rotation.matrix[k] + total.axes[3 + k] * g.rotation.matrix[3 + k] +
                               total.axes[6 + k] * g.rotation.matrix[6 + k],
                           zero);
-        store_rows<3>(p.v_scales + row * 3, 3, g.valid, v);
+        stream_rows<3>(p.v_scales + row * 3, g.valid, v);
     }
     if (p.v_quats) {
         VFloat v_matrix[9], v[4];
         for (int k = 0; k < 9; ++k) v_matrix[k] = total.axes[k] * g.scale[k % 3];
         rotate_backward(g.rotation, v_matrix, v, p.inria != 0);
         for (int k = 0; k < 4; ++k) v[k] = select(g.usable, v[k], zero);
-        store_rows<4>(p.v_quats + row * 4, 4, g.valid, v);
+        stream_rows<4>(p.v_quats + row * 4, g.valid, v);
     }
     if (!p.v_features) return;
     if (p.sh_coefficients > 0) {
@@ -142,7 +142,7 @@ RZ_FN void write_group(const Frame& f, int64_t row, const Group& g, const GroupG
                           k < sh_count(p) ? total.colors + 3 * k : none);
         }
     } else if (f.packed_colors) {
-        store_rows<3>(p.v_features + row * 3, 3, g.valid, total.colors);
+        stream_rows<3>(p.v_features + row * 3, g.valid, total.colors);
     }
 }
 
@@ -174,6 +174,7 @@ RZ_FN void backward_chunk(const Frame& f, int64_t task, int worker) {
                           with_cameras ? cameras + view * RZ_CAMERA_FLOATS : nullptr);
         write_group(f, row, g, total);
     }
+    fence_streams();
     if (!with_cameras) return;
     float* partial = f.camera_partial + task * p.views * RZ_CAMERA_FLOATS;
     for (int64_t k = 0; k < p.views * RZ_CAMERA_FLOATS; ++k) {

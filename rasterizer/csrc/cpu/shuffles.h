@@ -179,4 +179,16 @@ RZ_FN void store_rows(float* rows, int64_t stride, int valid, const VFloat* in) 
         for (int k = 0; k < n; ++k) rows[lane * stride + k] = columns[k][lane];
 }
 
+// The same for rows that follow each other and that nobody reads soon; fence_streams() before others may.
+template <int n>
+RZ_FN void stream_rows(float* rows, int valid, const VFloat* in) {
+    if (valid < LANES || (uintptr_t)rows % sizeof(VFloat)) {
+        store_rows<n>(rows, n, valid, in);
+        return;
+    }
+    VFloat packed[n];
+    permute<ColumnsToRows<n>, n>(in, packed);
+    for (int k = 0; k < n; ++k) stream(rows + k * LANES, packed[k]);
+}
+
 }  // namespace RZ_NAMESPACE

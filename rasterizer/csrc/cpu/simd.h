@@ -116,8 +116,12 @@ RZ_FN VMask operator>=(VFloat a, VFloat b) { return b <= a; }
 
 // As the templates of math.h, whose comparison and selection the compilers do not see through.
 #if RZ_LANES == 16 && defined(__AVX512F__)
-RZ_FN VFloat maximum(VFloat a, VFloat b) { return (NativeFloat)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v); }
-RZ_FN VFloat minimum(VFloat a, VFloat b) { return (NativeFloat)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v); }
+RZ_FN VFloat maximum(VFloat a, VFloat b) {
+    return (NativeFloat)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v);
+}
+RZ_FN VFloat minimum(VFloat a, VFloat b) {
+    return (NativeFloat)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a.v, (__m512)b.v);
+}
 #elif RZ_LANES == 8 && defined(__AVX2__)
 RZ_FN VFloat maximum(VFloat a, VFloat b) { return (NativeFloat)_mm256_max_ps((__m256)a.v, (__m256)b.v); }
 RZ_FN VFloat minimum(VFloat a, VFloat b) { return (NativeFloat)_mm256_min_ps((__m256)a.v, (__m256)b.v); }
@@ -156,18 +160,35 @@ RZ_FN VFloat ceiling(VFloat x) {
     return select(small, select(whole < x, whole + 1.0f, whole), x);
 }
 
+// Two vectors side by side: written alternately, the long chains of operations on them overlap in time.
+struct Twice {
+    VFloat a, b;
+    RZ_FN Twice(VFloat first, VFloat second) : a(first), b(second) {}
+    RZ_FN Twice(float x) : a(x), b(x) {}
+};
+RZ_FN Twice operator+(Twice x, Twice y) { return {x.a + y.a, x.b + y.b}; }
+RZ_FN Twice operator-(Twice x, Twice y) { return {x.a - y.a, x.b - y.b}; }
+RZ_FN Twice operator*(Twice x, Twice y) { return {x.a * y.a, x.b * y.b}; }
+
+// x * 2^n, where the low bits of `shifted` hold n.
+RZ_FN VFloat scale(VFloat x, VFloat shifted) {
+    return (NativeFloat)((NativeBits)x.v + ((NativeBits)shifted.v << 23));
+}
+RZ_FN Twice scale(Twice x, Twice shifted) { return {scale(x.a, shifted.a), scale(x.b, shifted.b)}; }
+
 // 2^x for -126 <= x <= 126, relative error below 2e-7; any value outside.
-RZ_FN VFloat exp2_unchecked(VFloat x) {
-    const VFloat magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    const VFloat shifted = x + magic;
-    const VFloat r = x - (shifted - magic);
-    VFloat p = 1.3276472e-3f;  // minimax of the relative error on [-1/2, 1/2]
-    p = p * r + 9.6755415e-3f;
-    p = p * r + 5.5507133e-2f;
-    p = p * r + 2.4022120e-1f;
-    p = p * r + 6.9314697e-1f;
-    p = p * r + 1.0f;
-    return (NativeFloat)((NativeBits)p.v + ((NativeBits)shifted.v << 23));
+template <class T>
+RZ_FN T exp2_unchecked(T x) {
+    const T magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const T shifted = x + magic;
+    const T r = x - (shifted - magic);
+    T p = 1.3276472e-3f;  // minimax of the relative error on [-1/2, 1/2]
+    p = p * r + T(9.6755415e-3f);
+    p = p * r + T(5.5507133e-2f);
+    p = p * r + T(2.4022120e-1f);
+    p = p * r + T(6.9314697e-1f);
+    p = p * r + T(1.0f);
+    return scale(p, shifted);
 }
 
 // log2(x) of a positive normal number, absolute error below 1e-6.

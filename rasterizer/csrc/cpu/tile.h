@@ -156,29 +156,60 @@ RZ_FN void start_batch(const Tile& t, BlockMask alive, const float* records, con
 }
 
 // The exponent of 2 in alpha = opacity * 2^exponent, the same in both passes to the last bit.
-RZ_FN VFloat exponent(const float* record, VFloat dx, VFloat dy) {
-    return dx * (dx * record[CONIC_A] + dy * record[CONIC_B]) + dy * (dy * record[CONIC_C]);
+template <class T>
+RZ_FN T exponent(T a, T b, T c, T dx, T dy) {
+    return dx * (dx * a + dy * b) + dy * (dy * c);
 }
 
-// Transmittance of a finished pixel is kept with a minus sign, so that one number says both.
-RZ_FN VMask candidates(const float* record, VFloat exponent) {
-    return (exponent >= VFloat(record[LEAST])) & (exponent <= VFloat(0.0f));
+// Alpha, or 0 where it is too small to count.
+RZ_FN VFloat cut_alpha(const float* record, VFloat exponent, VFloat alpha) {
+    const VFloat zero = 0.0f;
+    return select((exponent >= VFloat(record[LEAST])) & (exponent <= zero), alpha, zero);
 }
 
+// Alpha before the clamp of a Gaussian at the pixels (x, y), 0 where it does not count.
+RZ_FN VFloat alpha_at(const float* record, VFloat x, VFloat y) {
+    const VFloat dx = x - record[PIXEL_X], dy = y - record[PIXEL_Y];
+    const VFloat e = exponent<VFloat>(record[CONIC_A], record[CONIC_B], record[CONIC_C], dx, dy);
+    return cut_alpha(record, e, exp2_unchecked(e) * record[OPACITY]);
+}
+
+// The same of two Gaussians.
+RZ_FN Twice alphas_at(const float* first, const float* second, VFloat x, VFloat y) {
+    const auto field = [&](Field k) { return Twice(VFloat(first[k]), VFloat(second[k])); };
+    const Twice dx = Twice(x, x) - field(PIXEL_X), dy = Twice(y, y) - field(PIXEL_Y);
+    const Twice e = exponent(field(CONIC_A), field(CONIC_B), field(CONIC_C), dx, dy);
+    const Twice alpha = exp2_unchecked(e) * field(OPACITY);
+    return {cut_alpha(first, e.a, alpha.a), cut_alpha(second, e.b, alpha.b)};
+}
+
+// One Gaussian of a list at some pixels. The transmittance of a finished pixel is 0 meanwhile, so that nothing counts.
 struct Step {
-    VFloat alpha;  // clamped
-    VFloat unclamped;
-    VFloat next;    // transmittance behind it
-    VMask goes_on;  // lanes that this Gaussian does not finish
+    VFloat alpha;   // clamped
+    VFloat weight;  // of its color
+    VFloat next;    // transmittance behind it where the pixel goes on
+    VMask goes_on;  // lanes that are not finished, by it or before
+    VMask changed;  // lanes that it draws to or finishes
 };
 
-RZ_FN Step advance(const Tile& t, const float* record, VFloat exponent, VFloat transmittance) {
+RZ_FN Step advance(const Tile& t, VFloat unclamped, VFloat transmittance) {
     Step s;
-    s.unclamped = exp2_unchecked(exponent) * record[OPACITY];
-    s.alpha = minimum(s.unclamped, VFloat((float)ALPHA_MAX));
+    const VFloat zero = 0.0f;
+    s.alpha = minimum(unclamped, VFloat((float)ALPHA_MAX));
     s.next = transmittance * (VFloat(1.0f) - s.alpha);
     s.goes_on = s.next > VFloat(t.stop);
+    const VFloat weight = s.alpha * transmittance;
+    s.changed = weight > zero;
+    s.weight = select(s.goes_on, weight, zero);
     return s;
+}
+
+// The records of a tile lie scattered in memory: sorting the list gives them time to arrive in the second cache.
+RZ_FN void prefetch_list(const float* records, const Entry* entries, const Entry* end) {
+    constexpr int64_t MOST = 8192;  // half a MiB
+    if (end - entries > MOST) end = entries + MOST;
+    for (; entries < end; ++entries)
+        __builtin_prefetch(records + (int64_t)entries->gaussian * RZ_RECORD_FLOATS, 0, 2);
 }
 
 RZ_FN void prefetch_record(const float* records, const Entry* entry, const Entry* end) {
