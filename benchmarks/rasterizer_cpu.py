@@ -21,6 +21,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+# As cgsgan's commands do: torch's idle threads would spin for milliseconds on the cores that the rasterizer needs.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 import torch
 from limits import count, find_limit, find_planned_limit
 from native import GRADIENTS, PlainRasterizer, measure_rates
@@ -57,13 +60,15 @@ def measure(function: Callable[..., Any], workload: Workload, repeats: int) -> T
     scene = workload.scene()
     leaves = [tensor for tensor in scene.values() if tensor.requires_grad]
     forward, backward = [], []
+    v_colors = torch.ones(workload.batch, workload.views, workload.size, workload.size, 3)
     for _ in range(repeats + (repeats > 1)):
         start = time.perf_counter()
         colors, *_ = function(**scene, width=workload.size, height=workload.size)
         middle = time.perf_counter()
-        torch.autograd.grad(colors, leaves, grad_outputs=torch.ones_like(colors))
+        torch.autograd.grad(colors, leaves, grad_outputs=v_colors)
         forward.append(middle - start)
         backward.append(time.perf_counter() - middle)
+        del colors  # with its graph, whose memory the next call takes
     return summarize(forward, backward)
 
 

@@ -147,9 +147,13 @@ RZ_FN uint32_t count_tiles(const Frame& f, const Footprints& found, int lane, co
         });
         return total;
     }
-    for (int i = 0; i < found.rows[lane]; ++i) {
-        const int start = (found.row[lane] + i) * f.tiles_x + found.first[i][lane], count = found.count[i][lane];
-        for (int k = 0; k < count; ++k) ++tile_counts[start + k];
+    // Mostly a row has one or two tiles. Adding 0 or 1 to two of them costs less than guessing their number wrong.
+    for (int i = 0; i < Footprint::ROWS; ++i) {
+        const int count = found.count[i][lane];
+        const int start = count ? (found.row[lane] + i) * f.tiles_x + found.first[i][lane] : 0;
+        tile_counts[start] += count > 0;
+        tile_counts[start + (count > 1)] += count > 1;
+        for (int k = 2; k < count; ++k) ++tile_counts[start + k];
         total += (uint32_t)count;
     }
     return total;
@@ -183,16 +187,23 @@ RZ_FN bool place_instances(Frame& f) {
     uint32_t place = 0;
     for (int64_t image = 0; image < f.images; ++image) {
         uint32_t* counts = f.tile_counts + image * f.chunks * f.tiles;
+        // Chunk by chunk, along the rows of the table: its columns lie pages apart.
+        uint32_t* next = f.tile_ends + image * f.tiles;
+        for (int64_t tile = 0; tile < f.tiles; ++tile) next[tile] = 0;
+        for (int64_t chunk = 0; chunk < f.chunks; ++chunk)
+            for (int64_t tile = 0; tile < f.tiles; ++tile) next[tile] += counts[chunk * f.tiles + tile];
         for (int64_t tile = 0; tile < f.tiles; ++tile) {
-            const uint32_t start = place;
-            f.tile_starts[image * f.tiles + tile] = start;
-            for (int64_t chunk = 0; chunk < f.chunks; ++chunk) {
-                const uint32_t count = counts[chunk * f.tiles + tile];
-                counts[chunk * f.tiles + tile] = place;
-                place += count;
-            }
-            if (place - start > longest) longest = place - start;
+            const uint32_t count = next[tile];
+            f.tile_starts[image * f.tiles + tile] = next[tile] = place;
+            place += count;
+            if (count > longest) longest = count;
         }
+        for (int64_t chunk = 0; chunk < f.chunks; ++chunk)
+            for (int64_t tile = 0; tile < f.tiles; ++tile) {
+                const uint32_t count = counts[chunk * f.tiles + tile];
+                counts[chunk * f.tiles + tile] = next[tile];
+                next[tile] += count;
+            }
     }
     f.tile_starts[f.images * f.tiles] = place;
     f.p->longest = longest;

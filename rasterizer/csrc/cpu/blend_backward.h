@@ -117,10 +117,10 @@ RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, f
 // Visits to blocks by a run of entries. Their alphas depend on nothing before them: computed ahead, all at once, they
 // do not lengthen the chain of operations from one Gaussian to the next.
 struct Replay {
-    static constexpr int CAPACITY = 128;
+    static constexpr int CAPACITY = 64;
     VFloat alphas[CAPACITY];  // before the clamp
-    const float* records[CAPACITY];
-    uint8_t blocks[CAPACITY];
+    uint32_t gaussians[CAPACITY + LANES];
+    uint32_t blocks[CAPACITY + LANES];
 };
 
 // Fills it with the visits of the entries from `next` on, as far as they fit; returns the first entry left out.
@@ -129,18 +129,14 @@ RZ_FN int64_t fill_replay(const Frame& f, const Tile& t, const float* records, i
     static_assert(Replay::CAPACITY >= BLOCKS);
     int count = 0;
     for (; next < end; ++next) {
-        prefetch_record(records, f.entries + next, f.entries + end);
-        BlockMask left = f.masks[next];
+        const BlockMask left = f.masks[next];
         if (count + __builtin_popcountll(left) > Replay::CAPACITY) break;
-        for (; left; left &= left - 1) {
-            replay.records[count] = records + (int64_t)f.entries[next].gaussian * RZ_RECORD_FLOATS;
-            replay.blocks[count++] = (uint8_t)__builtin_ctzll(left);
-        }
+        count += list_bits(left, f.entries[next].gaussian, replay.blocks + count, replay.gaussians + count);
     }
     for (int i = 0; i < count; ++i) {
-        const int block = replay.blocks[i];
+        const uint32_t block = replay.blocks[i];
         replay.alphas[i] =
-            alpha_at(replay.records[i], t.columns[block % BLOCK_COLUMNS], t.rows[block / BLOCK_COLUMNS]);
+            alpha_at(records + (int64_t)replay.gaussians[i] * RZ_RECORD_FLOATS, t.columns[block % BLOCK_COLUMNS], t.rows[block / BLOCK_COLUMNS]);
     }
     return next;
 }
@@ -171,7 +167,7 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
         for (int c = 0; c < channels; ++c) u += v[c] * features[c];
         const VFloat rest = pixels.behind[block] - s.weight * u;
         pixels.behind[block] = rest;
-        const VFloat v_alpha = before * u - rest / (VFloat(1.0f) - s.alpha);
+        const VFloat v_alpha = before * u - rest * inverse(VFloat(1.0f) - s.alpha);
         const VMask free = s.goes_on & (unclamped <= VFloat(t.free_below));
         const VFloat d = select(free, unclamped * v_alpha, zero);
         const VFloat d_x = d * dx, d_y = d * dy;
@@ -195,6 +191,8 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const int channels = channel_count<known>(f);
     const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
+    for (int64_t i = start; i < end && i < start + RECORDS_AHEAD; ++i)
+        prefetch_record(records, f.entries + i - RECORDS_AHEAD, f.entries + end);
     Pixels pixels;
     VFloat fixed_v[known > 0 ? BLOCKS * known : 1], fixed_sums[known > 0 ? known : 1];
     pixels.v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
@@ -210,6 +208,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         next = fill_replay(f, t, records, first, end, replay);
         const VFloat* alphas = replay.alphas;
         for (int64_t i = first; i < next; ++i) {
+            prefetch_record(records, f.entries + i, f.entries + end);
             if (!f.masks[i]) continue;
             const Entry& entry = f.entries[i];
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;

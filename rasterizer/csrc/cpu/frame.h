@@ -105,6 +105,7 @@ struct Frame {
 
     // gradient memory
     float* gradients;       // [slots of a group of scenes, gradient_stride]
+    float* no_gradient;     // a record of zeros
     int64_t first_scene;    // of the group whose gradients are computed
     int64_t first_slot;
     float* camera_partial;  // [batch, chunks, views, RZ_CAMERA_FLOATS]
@@ -146,7 +147,7 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
     f.masks = arena.take<BlockMask>(f.p->forward_only ? 0 : n);
-    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n);
+    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n + 4);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);
     f.scratch_bytes = round_up(state > sorting ? state : sorting, 64);
@@ -182,6 +183,7 @@ RZ_FN int64_t most_group_slots(const Frame& f) {
 RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
     f.gradients = arena.take<float>(most_group_slots(f) * f.gradient_stride);
+    f.no_gradient = arena.take<float>(f.gradient_stride);
     f.camera_partial = arena.take<float>(f.p->batch * f.chunks * f.p->views * RZ_CAMERA_FLOATS);
     f.background_partial = arena.take<float>(f.images * f.tiles * f.p->channels);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 2) * f.blended * (int64_t)sizeof(VFloat);

@@ -74,6 +74,7 @@ int backward(RzParams* p) {
         const int64_t scenes = group_end(f, first) - first;
         f.first_scene = first;
         f.first_slot = scene_slot(f, first);
+        for (int k = 0; k < f.gradient_stride; ++k) f.no_gradient[k] = 0.0f;
         rz_pool::run(scenes * p->views * f.tiles, p->threads, blend, &f);
         rz_pool::run(scenes * f.chunks, p->threads, backward_task, &f);
     }

@@ -6,18 +6,29 @@
 
 namespace RZ_NAMESPACE {
 
-// Sum of a Gaussian's records, in place where it has one only, else in `room`; null where no pixel saw it.
-RZ_FN const float* gather_instances(const Frame& f, int64_t pair, float* room) {
-    const float* sum = nullptr;
+// Adds up a Gaussian's records, of `known` vectors or any number; false where no pixel saw it. Most Gaussians have
+// up to four records: adding zeros costs less than guessing wrong which of them exist.
+template <int known>
+RZ_FN bool gather_instances(const Frame& f, int64_t pair, VFloat* sums) {
+    const int vectors = known > 0 ? known : f.gradient_stride / LANES;
     const uint32_t first = f.offsets[pair], count = f.counts[pair];
-    for (uint32_t slot = first; slot < first + count; ++slot) {
-        if (!f.contributes[slot]) continue;
-        const float* record = gradient_record(f, slot);
-        if (sum)
-            for (int k = 0; k < f.gradient_stride; k += LANES) store(room + k, load(sum + k) + load(record + k));
-        sum = sum ? room : record;
+    const float* records = gradient_record(f, first);
+    uint32_t flags;
+    __builtin_memcpy(&flags, f.contributes + first, sizeof(flags));
+    flags &= count < 4 ? (1u << 8 * count) - 1 : ~0u;
+    constexpr int AHEAD = 24;  // slots; as many as two or three groups have
+    for (int i = 0; i < 3; ++i) __builtin_prefetch(records + (AHEAD + i) * f.gradient_stride);
+    for (int k = 0; k < vectors; ++k) sums[k] = VFloat(0.0f);
+    for (int i = 0; i < 4; ++i) {
+        const float* record = flags >> 8 * i & 1 ? records + i * f.gradient_stride : f.no_gradient;
+        for (int k = 0; k < vectors; ++k) sums[k] += load(record + k * LANES);
     }
-    return sum;
+    for (uint32_t i = 4; i < count; ++i) {
+        if (!f.contributes[first + i]) continue;
+        flags = 1;
+        for (int k = 0; k < vectors; ++k) sums[k] += load(records + i * f.gradient_stride + k * LANES);
+    }
+    return flags != 0;
 }
 
 // Totals of a group over the views.
@@ -32,24 +43,29 @@ struct GroupGradient {
 // number of channels their gradients are added to the output here.
 RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloat (&fields)[MOMENTS + 4]) {
     const RzParams& p = *f.p;
-    constexpr int WIDTH = (MOMENTS + 4 + LANES - 1) / LANES * LANES;
-    alignas(64) static const float nothing[WIDTH] = {};
-    alignas(64) float sums[LANES][WIDTH];
+    constexpr int VECTORS = (MOMENTS + 4 + LANES - 1) / LANES;
+    VFloat sums[LANES][VECTORS];
     const float* rows[LANES];
     uint32_t seen = 0;
-    float* room = f.packed_colors ? nullptr : (float*)__builtin_alloca((size_t)f.gradient_stride * sizeof(float));
+    VFloat* room = nullptr;
+    if (!f.packed_colors) {
+        const uintptr_t memory = (uintptr_t)__builtin_alloca(f.gradient_stride * sizeof(float) + sizeof(VFloat));
+        room = (VFloat*)(memory / sizeof(VFloat) * sizeof(VFloat) + sizeof(VFloat));
+    }
     for (int lane = 0; lane < LANES; ++lane) {
-        rows[lane] = nothing;
-        if (lane >= g.valid) continue;
-        const float* sum =
-            gather_instances(f, image * p.gaussians + g.first + lane, f.packed_colors ? sums[lane] : room);
-        if (!sum) continue;
+        rows[lane] = (const float*)sums[lane];
+        const int64_t pair = image * p.gaussians + g.first + lane;
+        if (f.packed_colors && lane < g.valid) {
+            seen |= (uint32_t)gather_instances<VECTORS>(f, pair, sums[lane]) << lane;
+            continue;
+        }
+        for (int k = 0; k < VECTORS; ++k) sums[lane][k] = VFloat(0.0f);
+        if (lane >= g.valid || !gather_instances<0>(f, pair, room)) continue;
         seen |= 1u << lane;
-        rows[lane] = f.packed_colors ? sum : sums[lane];
-        if (f.packed_colors) continue;
-        for (int k = 0; k < MOMENTS; ++k) sums[lane][k] = sum[k];
-        for (int k = MOMENTS; k < WIDTH; ++k) sums[lane][k] = 0.0f;
-        if (p.depth) sums[lane][MOMENTS + 3] = sum[MOMENTS + p.channels];
+        const float* sum = (const float*)room;
+        float* row = (float*)sums[lane];
+        for (int k = 0; k < MOMENTS; ++k) row[k] = sum[k];
+        if (p.depth) row[MOMENTS + 3] = sum[MOMENTS + p.channels];
         if (!p.v_features) continue;
         float* v = p.v_features + (image / p.views * p.gaussians + g.first + lane) * p.channels;
         for (int64_t c = 0; c < p.channels; ++c) v[c] += sum[MOMENTS + c];

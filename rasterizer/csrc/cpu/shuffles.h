@@ -66,6 +66,26 @@ RZ_FN void fold_all(VFloat* x) {
     if constexpr (width > 1) fold_all<width / 2, half>(x);
 }
 
+// Lists the places of the bits of a mask, and `value` as often; returns their number. Whole vectors are written. Without
+// branches where the machine can: the number of bits is anyone's guess.
+template <class Mask>
+RZ_FN int list_bits(Mask mask, uint32_t value, uint32_t* places, uint32_t* values) {
+    int count = 0;
+#if RZ_LANES == 16 && defined(__AVX512F__)
+    static_assert(sizeof(mask) == 2);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_storeu_si512(places, _mm512_maskz_compress_epi32((__mmask16)mask, lanes));
+    _mm512_storeu_si512(values, _mm512_set1_epi32((int)value));
+    count = __builtin_popcount(mask);
+#else
+    for (; mask; mask &= mask - 1, ++count) {
+        places[count] = (uint32_t)__builtin_ctzll(mask);
+        values[count] = value;
+    }
+#endif
+    return count;
+}
+
 template <int... lanes>
 struct Lanes {};
 template <int count, int... lanes>

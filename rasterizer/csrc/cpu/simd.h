@@ -153,6 +153,19 @@ RZ_FN VFloat square_root(VFloat x) {
 #endif
 }
 
+// 1 / x of a normal number, to about 2e-7: a guess and one step of Newton's method, at a third of a division's time.
+RZ_FN VFloat inverse(VFloat x) {
+#if RZ_LANES == 16 && defined(__AVX512F__)
+    const VFloat guess = (NativeFloat)_mm512_maskz_rcp14_ps((__mmask16)-1, (__m512)x.v);
+    return guess * (VFloat(2.0f) - x * guess);
+#elif RZ_LANES == 8 && defined(__AVX2__)
+    const VFloat guess = (NativeFloat)_mm256_rcp_ps((__m256)x.v);
+    return guess * (VFloat(2.0f) - x * guess);
+#else
+    return VFloat(1.0f) / x;
+#endif
+}
+
 // The least whole number that is not less. From 2^23 on every float is whole, and may not fit an integer.
 RZ_FN VFloat ceiling(VFloat x) {
     const VMask small = absolute(x) < VFloat(8388608.0f);
