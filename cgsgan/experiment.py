@@ -40,6 +40,7 @@ from cgsgan.gallery import (
     save_scene,
     save_turntable,
 )
+from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
@@ -122,13 +123,17 @@ def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
     return SplattingRenderer(config.rendering, training_size=config.resolution)
 
 
-def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator) -> AdversarialSteps:
-    """Both networks on their device, equal on all processes, and the objective."""
+def build_steps(
+    config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator, origin: Origin | None = None
+) -> AdversarialSteps:
+    """Both networks on their device, equal on all processes, and the objective; from ``origin`` if there is one."""
     set_seed(config.training.seed)
     generator = GaussianGenerator(config.generator)
     discriminator = Discriminator(config.discriminator)
     labels = dataset.labels
     discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
+    if origin is not None:
+        accelerator.print(start_from(origin, config, generator, discriminator))
     return AdversarialSteps(
         generator=generator.to(accelerator.device),
         discriminator=discriminator.to(accelerator.device),
@@ -139,7 +144,9 @@ def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Acc
     )
 
 
-def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Accelerator) -> Trainer:
+def build_trainer(
+    config: ExperimentConfig, run: RunFolder, accelerator: Accelerator, origin: Origin | None = None
+) -> Trainer:
     """Everything a run needs, ready to train from its start."""
     with accelerator.main_process_first(), progress_bar() as progress:
         dataset = open_dataset(config.data, progress=progress)
@@ -152,7 +159,7 @@ def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Acceler
         workers=config.data.workers,
     )
     return Trainer(
-        steps=build_steps(config, dataset, accelerator),
+        steps=build_steps(config, dataset, accelerator, origin),
         stream=stream,
         labels=dataset,
         config=config.training,
@@ -191,7 +198,11 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     else:
         run.check_free()
     check_groups(config, accelerator.num_processes)
-    trainer = build_trainer(config, run, accelerator)
+    origin = None
+    if config.training.start_from is not None and not (resume and run.latest_checkpoint()):
+        origin = read_origin(config.training.start_from)
+        check_growable(origin, config)  # before data is decoded
+    trainer = build_trainer(config, run, accelerator, origin)
     _start(trainer, config, resume=resume)
     if config.training.trackers:
         values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}

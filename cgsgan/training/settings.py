@@ -65,6 +65,9 @@ class TrainingConfig:
 
     Attributes:
         kimg: thousands of real images to show the discriminator.
+        start_from: a run folder or checkpoint of another run, whose networks this one starts from: at the same size, or
+            grown to a larger one (see ``cgsgan.growing``). Everything else begins anew: optimisers, schedules (the blur
+            too), images seen. Once this run has a checkpoint of its own, the path is not looked at any more.
         max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
         batch_size: scenes per step, over all processes.
         views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
@@ -87,6 +90,7 @@ class TrainingConfig:
     """
 
     kimg: float = 15000.0
+    start_from: str | None = None
     max_minutes: float = 0.0
     batch_size: int = 32
     views_per_scene: int = 4
