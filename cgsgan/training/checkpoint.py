@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,7 +58,7 @@ class TrainingState:
     """What resuming needs besides the generator file.
 
     Attributes:
-        tensors: names to tensors, see :func:`flatten_optimizer`.
+        tensors: names to tensors, see :mod:`cgsgan.training.state_tensors`.
         progress: JSON-able: step, images seen, position in the data.
     """
 
@@ -262,32 +261,6 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: cannot resume from it ({error})") from None
     return TrainingState(tensors=tensors, progress=progress)
-
-
-def flatten_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors, ``prefix.<parameter number>.<state name>``."""
-    state = optimizer.state_dict()["state"]
-    return {f"{prefix}.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
-
-
-def restore_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`flatten_optimizer`; learning rates stay those of ``optimizer``."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix + "."):
-            index, name = key[len(prefix) + 1 :].split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with ``prefix.`` before their names."""
-    return {f"{prefix}.{name}": value for name, value in tensors.items()}
-
-
-def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names begin with ``prefix.``, without it."""
-    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
