@@ -69,7 +69,8 @@ class TrainingState:
 def save_checkpoint(
     folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0, milestone_kimg: float = 0.0
 ) -> Path:
-    """Write a checkpoint folder atomically below ``folder`` and remove old ones, see :func:`prune_checkpoints`.
+    """Write a checkpoint folder atomically below ``folder``, note its score if ``training.progress`` has one, and
+    remove old ones, see :func:`prune_checkpoints`.
 
     Returns:
         The new checkpoint's folder.
@@ -102,6 +103,7 @@ def save_checkpoint(
             f"{target}: the checkpoint could not be written ({' '.join(str(error).split())}); {intact}; "
             "make room or the folder writable, then --resume"
         ) from None
+    note_stored_score(target)
     prune_checkpoints(folder, keep=keep, milestone_kimg=milestone_kimg)
     return target
 
@@ -150,12 +152,26 @@ def clean_checkpoints(folder: Path) -> list[str]:
     return gone
 
 
+def note_stored_score(checkpoint: Path) -> None:
+    """Note the score that a checkpoint carries in its state, if any, as best so far if it is.
+
+    A process that is killed between writing the checkpoint and noting the score has lost nothing.
+    """
+    try:
+        score = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")).get("score")
+        if score is not None:
+            note_score(checkpoint, str(score["metric"]), float(score["value"]))
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: its score cannot be read ({error})") from None
+
+
 def note_score(checkpoint: Path, metric: str, value: float, *, lower_is_better: bool = True) -> bool:
     """Remember ``checkpoint`` as the best so far if it is; the best one is never removed.
 
     Args:
         checkpoint: a complete checkpoint.
-        metric: name of what was evaluated; another name than the one noted before starts anew.
+        metric: name of what was evaluated; another name than the one noted before starts anew, and so does a best
+            one that somebody removed.
         value: its value.
         lower_is_better: as for distances.
 
@@ -163,7 +179,7 @@ def note_score(checkpoint: Path, metric: str, value: float, *, lower_is_better: 
         Whether it is the best so far.
     """
     best = read_best(checkpoint.parent)
-    if best and best["metric"] == metric:
+    if best and best["metric"] == metric and (checkpoint.parent / best["checkpoint"] / STATE_FILE).is_file():
         better = value < best["value"] if lower_is_better else value > best["value"]
         if not better:
             return False
@@ -200,8 +216,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
 
 
-def find_generator(path: Path | str) -> Path:
+def find_generator(path: Path | str, *, best: bool = False) -> Path:
     """The generator file of a run folder (its newest checkpoint), a checkpoint folder, or the file itself.
+
+    Args:
+        path: where to look.
+        best: of a run folder, the checkpoint with the best score instead of the newest.
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
@@ -214,6 +234,11 @@ def find_generator(path: Path | str) -> Path:
     if (path / GENERATOR_FILE).is_file():
         return path / GENERATOR_FILE
     checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+    if best:
+        noted = read_best(path / "checkpoints") or read_best(path)
+        checkpoints = [folder for folder in checkpoints if noted and folder.name == noted["checkpoint"]]
+        if not checkpoints:
+            raise CheckpointError(f"{path}: none of its checkpoints has a score; train with --training.evaluate-kimg")
     if not checkpoints:
         raise CheckpointError(f"{path}: holds no checkpoint (looked for checkpoints/kimg-*/{GENERATOR_FILE})")
     return checkpoints[-1] / GENERATOR_FILE

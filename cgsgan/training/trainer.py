@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from signal import Signals
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgsgan.training.agreement import Agreement
 from cgsgan.training.augmentation import make_augmenter
@@ -29,31 +27,19 @@ from cgsgan.training.ema import make_ema, update_ema
 from cgsgan.training.guards import CollapseGuard, FiniteGuard, TrainingBrokenError, check_weights
 from cgsgan.training.interruption import StopRequest
 from cgsgan.training.log import trim_log
+from cgsgan.training.milestones import Milestones, Score
 from cgsgan.training.optimization import (
     average_over_processes,
     discriminator_updater,
     generator_updater,
 )
 from cgsgan.training.run_folder import RunFolder
-from cgsgan.training.schedules import ema_beta, learning_rate_factor
+from cgsgan.training.schedules import ema_beta, learning_rate_factor, passed
 from cgsgan.training.settings import TrainingConfig
 from cgsgan.training.state_tensors import collect_tensors, load_tensors
 from cgsgan.training.steps import AdversarialSteps, Stats
 from cgsgan.training.streams import RealStream
 from cgsgan.training.tracking import Clock, RunningMeans, Tracker
-
-
-@dataclass(kw_only=True)
-class Milestones:
-    """What happens beside training; the experiment supplies it.
-
-    Attributes:
-        sample: writes a contact sheet of the averaged generator for this many images seen; says where.
-        config: the resolved config as plain data, for checkpoints.
-    """
-
-    sample: Callable[[nn.Module, int], str]
-    config: dict[str, Any]
 
 
 class Trainer:
@@ -135,20 +121,24 @@ class Trainer:
                 else:
                     self._means.add(stats)
                     tracker.advance(self.images_seen / 1000, clock.rate(self.images_seen))
-                    self._keep_books(before, tracker, clock, hurried=received is not None)
+                    self._keep_books(before, tracker, clock, hurried=received is not None, late=late)
                 if received or late:
                     break
             if self.images_seen != self._saved_at:
                 self.save()
         return received
 
-    def _keep_books(self, before: int, tracker: Tracker, clock: Clock, *, hurried: bool) -> None:
+    def _keep_books(self, before: int, tracker: Tracker, clock: Clock, *, hurried: bool, late: bool) -> None:
         """Log, sample and save what has come due; a run that is being stopped has no time for pictures."""
-        if self._passed(before, self.config.log_kimg):
+        if passed(before, self.images_seen, self.config.log_kimg):
             self._report(tracker, clock)
-        if self._passed(before, self.config.sample_kimg) and not hurried:
+        if passed(before, self.images_seen, self.config.sample_kimg) and not hurried:
             self._sample(tracker)
-        if self._passed(before, self.config.checkpoint_kimg):
+        ends = late or self.images_seen >= self.config.kimg * 1000
+        every = self.config.evaluate_kimg
+        if every > 0 and not hurried and (ends or passed(before, self.images_seen, every)):
+            self.save(score=self._score(tracker))
+        elif passed(before, self.images_seen, self.config.checkpoint_kimg):
             self.save()
 
     def train_step(self) -> Stats:
@@ -193,8 +183,11 @@ class Trainer:
         update_ema(self.ema, self.steps.generator, beta)
         return stats
 
-    def save(self) -> None:
+    def save(self, score: Score | None = None) -> None:
         """Write a checkpoint (main process).
+
+        Args:
+            score: of the averaged generator.
 
         Raises:
             TrainingBrokenError: when the averaged generator holds NaN or infinity.
@@ -208,7 +201,8 @@ class Trainer:
             )
             keep, milestone = self.config.keep_checkpoints, self.config.milestone_kimg
             try:
-                save_checkpoint(self.run.checkpoints, generator, self._state(), keep=keep, milestone_kimg=milestone)
+                state = self._state(score)
+                save_checkpoint(self.run.checkpoints, generator, state, keep=keep, milestone_kimg=milestone)
             except (CheckpointError, OSError) as error:
                 failure = error
         # Nobody goes on before it is written, and nobody waits for a process that could not.
@@ -240,7 +234,7 @@ class Trainer:
             self.augmenter.load_state_dict(state.progress["augmentation"])
         self._saved_at = self.images_seen
 
-    def _state(self) -> TrainingState:
+    def _state(self, score: Score | None = None) -> TrainingState:
         progress: dict[str, Any] = {
             "step": self.step_index,
             "images_seen": self.images_seen,
@@ -249,6 +243,8 @@ class Trainer:
         progress["data"] = self.stream.state_dict()
         if self.augmenter is not None:
             progress["augmentation"] = self.augmenter.state_dict()
+        if score is not None:
+            progress["score"] = {"metric": score.metric, "value": score.value}
         return TrainingState(tensors=collect_tensors(self._networks, self._optimizers), progress=progress)
 
     def _roll_back(self, tracker: Tracker, broken: list[str]) -> None:
@@ -292,5 +288,11 @@ class Trainer:
         if self.accelerator.is_main_process:
             tracker.say(f"{self.images_seen / 1000:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
 
-    def _passed(self, before: int, kimg: float) -> bool:
-        return math.floor(before / (kimg * 1000)) != math.floor(self.images_seen / (kimg * 1000))
+    def _score(self, tracker: Tracker) -> Score | None:
+        if self.milestones.score is None:
+            return None
+        score, kimg = self.milestones.score(self.ema), self.images_seen / 1000
+        tracker.say(f"{kimg:8.1f} kimg  {score.metric}: {score.value:.4g}")
+        tracker.record({"kimg": round(kimg, 3), score.name: score.value})
+        self.accelerator.log({score.name: score.value}, step=self.images_seen)
+        return score
