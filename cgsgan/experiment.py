@@ -6,6 +6,7 @@ A model makes a scene (``models``), a renderer makes images (``rendering``), a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from cgsgan.config import (
 from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
+from cgsgan.evaluation import GeneratorScenes, SceneSource
 from cgsgan.gallery import (
     LARGEST_TILE,
     contact_sheet,
@@ -44,12 +46,14 @@ from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
+from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
 from cgsgan.training.curves import save_curves
+from cgsgan.training.milestones import Milestones
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
-from cgsgan.training.trainer import Milestones, Trainer
+from cgsgan.training.trainer import Trainer
 from cgsgan.types import GeneratorOutput
 
 SHEET_SEEDS = tuple(range(16))
@@ -158,6 +162,8 @@ def build_trainer(
         world_size=accelerator.num_processes,
         workers=config.data.workers,
     )
+    evaluated = config.training.evaluate_kimg > 0
+    score = Scorer(config.training, dataset.without_flips(), accelerator, _scenes_of(config)) if evaluated else None
     return Trainer(
         steps=build_steps(config, dataset, accelerator, origin),
         stream=stream,
@@ -165,7 +171,11 @@ def build_trainer(
         config=config.training,
         accelerator=accelerator,
         run=run,
-        milestones=Milestones(sample=lambda ema, seen: _sample(config, run, ema, seen), config=config_to_dict(config)),
+        milestones=Milestones(
+            sample=lambda ema, seen: _sample(config, run, ema, seen),
+            config=config_to_dict(config),
+            score=score,
+        ),
     )
 
 
@@ -253,7 +263,8 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
 
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
-             "training.trackers", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
+             "training.trackers", "training.evaluate_kimg", "training.evaluate_count", "training.evaluate_features",
+             "training.evaluate_weights", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
              "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
@@ -273,17 +284,18 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
         raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
 
 
-def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> TrainedGenerator:
+def load_generator(path: Path | str, *, device: torch.device | str = "cpu", best: bool = False) -> TrainedGenerator:
     """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
 
     Args:
         path: a run folder means its newest checkpoint.
         device: where to put it.
+        best: of a run folder, the checkpoint with the best score (``training.evaluate_kimg``) instead of the newest.
 
     Raises:
         ValueError: when there is none, or it is damaged or of another kind.
     """
-    file = find_generator(path)
+    file = find_generator(path, best=best)
     stored = read_generator(file)
     config = parse_config(stored.config, source=str(file))
     network = GaussianGenerator(config.generator)
@@ -293,6 +305,10 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> T
         raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
     generator = TrainedGenerator(network, config, stored.images_seen)
     return generator.eval().requires_grad_(False).to(device)
+
+
+def _scenes_of(config: ExperimentConfig) -> Callable[[nn.Module], SceneSource]:
+    return lambda ema: GeneratorScenes(TrainedGenerator(ema, config))  # type: ignore[arg-type]
 
 
 def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_seen: int) -> str:

@@ -25,8 +25,8 @@ from cgsgan.training.checkpoint import (
     find_generator,
     read_generator,
     read_training_state,
-    unprefixed,
 )
+from cgsgan.training.state_tensors import unprefixed
 
 FREE = {"generator": ("resolution", "xyz_group", "anchors.split_factors", "anchors.feature_widths",
                       "mapping.w_average_decay"),

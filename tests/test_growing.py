@@ -23,11 +23,11 @@ from cgsgan.training.checkpoint import (
     GeneratorFile,
     TrainingState,
     list_checkpoints,
-    prefixed,
     read_generator,
     save_checkpoint,
 )
 from cgsgan.training.run_folder import RunFolder
+from cgsgan.training.state_tensors import prefixed
 from tests.tiny_experiment import TINY, randomize
 
 CONFIGS = Path(__file__).parents[1] / "configs"

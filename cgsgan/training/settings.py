@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.guards import GuardConfig
 
@@ -85,6 +86,11 @@ class TrainingConfig:
         checkpoint_kimg: a checkpoint to resume from.
         keep_checkpoints: older ones are removed beyond this number. 0 keeps all.
         milestone_kimg: the first checkpoint at or after every multiple of this is kept for ever. 0 is off.
+        evaluate_kimg: score the averaged generator this often, and at the end, and save a checkpoint with it; the best
+            one is never removed. 0 is off.
+        evaluate_count: generated pictures of a score, and real ones at most.
+        evaluate_features: ``random`` needs no weights (the score is ``frd``); see ``cgsgan evaluate``.
+        evaluate_weights: weight file of other features; None is a download.
         guard: what stops a run that has gone wrong.
         trackers: also report to these, through Accelerate; console, log.jsonl and curves.png are always there.
     """
@@ -107,6 +113,10 @@ class TrainingConfig:
     checkpoint_kimg: float = 200.0
     keep_checkpoints: int = 3
     milestone_kimg: float = 0.0
+    evaluate_kimg: float = 0.0
+    evaluate_count: int = 2048
+    evaluate_features: ExtractorName = "random"
+    evaluate_weights: str | None = None
     guard: GuardConfig = field(default_factory=GuardConfig)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
@@ -121,5 +131,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ValueError(f"training.{name}: expected a finite number > 0, got {value}")
+        if self.evaluate_kimg < 0 or self.evaluate_count < 8:
+            raise ValueError(
+                "training: expected evaluate_kimg >= 0 and evaluate_count >= 8, got "
+                f"{self.evaluate_kimg} and {self.evaluate_count}"
+            )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")
