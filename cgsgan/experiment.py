@@ -144,6 +144,7 @@ def build_steps(
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
+        views_apart=config.training.views_apart,
         autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
+from cgsgan.training.draws import FakeDraws, LabelPool, Mixing, deal, draw_backgrounds, draw_fakes, step_generator
 from cgsgan.training.settings import TrainingConfig
 from cgsgan.training.steps import JudgedImages
 from cgsgan.training.streams import RealStream
@@ -23,14 +25,22 @@ class Batches:
         labels: where the cameras of fakes come from.
         config: batch size, views, seed.
         z_dim: numbers per latent.
+        num_ws: style rows of the generator.
         accelerator: device and processes.
     """
 
     def __init__(
-        self, stream: RealStream, labels: LabelPool, config: TrainingConfig, *, z_dim: int, accelerator: Accelerator
+        self,
+        stream: RealStream,
+        labels: LabelPool,
+        config: TrainingConfig,
+        *,
+        z_dim: int,
+        num_ws: int,
+        accelerator: Accelerator,
     ) -> None:
         self._stream, self._labels, self._config = stream, labels, config
-        self._z_dim, self._accelerator = z_dim, accelerator
+        self._z_dim, self._num_ws, self._accelerator = z_dim, num_ws, accelerator
 
     def fakes(self, step: int, rollbacks: int) -> tuple[FakeDraws, FakeDraws | None]:
         """Scenes of the generator's step, and one view each of other ones for the discriminator's, unless reused."""
@@ -38,12 +48,16 @@ class Batches:
 
         def draw(stream: int, views: int) -> FakeDraws:
             random = self._random(step, rollbacks, stream)
-            whole = draw_fakes(random, self._labels, batch_size=config.batch_size, views=views, z_dim=self._z_dim)
-            return FakeDraws(
-                z=self._deal(whole.z),
-                camera_labels=self._deal(whole.camera_labels),
-                backgrounds=self._deal(whole.backgrounds),
+            whole = draw_fakes(
+                random,
+                self._labels,
+                batch_size=config.batch_size,
+                views=views,
+                z_dim=self._z_dim,
+                own_latents=views > 1 and not config.gradient_averaging,
+                mixing=Mixing(share=config.style_mixing, num_ws=self._num_ws),
             )
+            return replace(whole, backgrounds=self._paint(whole.backgrounds)).map(self._deal)
 
         return draw(0, config.views_per_scene), None if config.reuse_fakes else draw(1, 1)
 
@@ -51,10 +65,14 @@ class Batches:
         """The next real pictures, each on a colour of its own."""
         batch = self._stream.next()
         random = self._random(step, rollbacks, stream=2)
-        backgrounds = self._deal(draw_backgrounds(random, batch_size=self._config.batch_size))
+        backgrounds = self._deal(self._paint(draw_backgrounds(random, batch_size=self._config.batch_size)))
         pixels = batch.premultiplied.to(self._accelerator.device)
         images = pixels[:, :3] + (1 - pixels[:, 3:]) * backgrounds[:, :, None, None]
         return JudgedImages(images=images, camera_labels=batch.camera_labels.to(self._accelerator.device))
+
+    def _paint(self, backgrounds: Tensor) -> Tensor:
+        """The colours that were drawn, or white; either way everything else of a step is the same."""
+        return backgrounds if self._config.backgrounds == "random" else torch.ones_like(backgrounds)
 
     def _random(self, step: int, rollbacks: int, stream: int) -> torch.Generator:
         """The random numbers of a step; after a rollback, others than those that led there."""

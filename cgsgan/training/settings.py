@@ -42,7 +42,10 @@ class LossConfig:
     """Weights of the objective.
 
     Attributes:
+        objective: "non_saturating", as published, or "relativistic": the discriminator learns to rank a real picture
+            above a fake one, in pairs, and the generator the opposite (R3GAN).
         r1_gamma: weight of the R1 penalty; the loss is gamma / 2 * |gradient|^2 for images in [-1, 1].
+        r2_gamma: the same for fake images. None: ``r1_gamma`` for the relativistic objective, which needs it, else 0.
         r1_interval: steps between penalties (lazy regularisation); the penalty is multiplied by it.
         knn_weight: weight of the neighbour distances of the coarsest anchors.
         knn_neighbors: how many neighbours count.
@@ -51,13 +54,21 @@ class LossConfig:
         blur_fade_kimg: it has faded out after this many images. 0 is off.
     """
 
+    objective: Literal["non_saturating", "relativistic"] = "non_saturating"
     r1_gamma: float = 1.0
+    r2_gamma: float | None = None
     r1_interval: int = 16
     knn_weight: float = 20.0
     knn_neighbors: int = 64
     center_weight: float = 1.0
     blur_sigma: float = 10.0
     blur_fade_kimg: float = 200.0
+
+    def resolve_r2_gamma(self) -> float:
+        """The weight of the penalty on fakes."""
+        if self.r2_gamma is not None:
+            return self.r2_gamma
+        return self.r1_gamma if self.objective == "relativistic" else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +83,13 @@ class TrainingConfig:
         max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
         batch_size: scenes per step, over all processes.
         views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
+        gradient_averaging: off, every view has a latent of its own: V times as many scenes, each seen from one camera.
+            As many pictures judge the generator per update, but none of its scenes from several sides. It runs V times.
+        views_apart: each view of a scene is judged in a call of its own, so that a minibatch-std group holds as many
+            identities as pictures (CGS-GAN's fix). Off, all views are judged in one call and a group holds several
+            views of one identity; memory grows with V.
+        backgrounds: of real and fake pictures: a random colour for each, or white for all.
+        style_mixing: share of scenes whose later style rows, from a random one on, come from a second latent.
         reuse_fakes: the discriminator's step takes the pictures of the generator's step (one view of each, in turn)
             instead of generating new ones: about a quarter faster, and equally good in small runs.
         optimizer: see OptimizerConfig.
@@ -100,6 +118,10 @@ class TrainingConfig:
     max_minutes: float = 0.0
     batch_size: int = 32
     views_per_scene: int = 4
+    gradient_averaging: bool = True
+    views_apart: bool = True
+    backgrounds: Literal["random", "white"] = "random"
+    style_mixing: float = 0.0
     reuse_fakes: bool = False
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
@@ -138,3 +160,10 @@ class TrainingConfig:
             )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")
+        if not 0 <= self.style_mixing <= 1:
+            raise ValueError(f"training.style_mixing: expected a share in [0, 1], got {self.style_mixing}")
+        if self.loss.objective == "relativistic" and self.augmentation.mode == "adaptive":
+            raise ValueError(
+                "training.augmentation.mode: adaptive goes by the sign of D(real), which means nothing to a "
+                "relativistic discriminator; use fixed"
+            )

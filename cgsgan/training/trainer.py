@@ -84,7 +84,8 @@ class Trainer:
             config.augmentation, seed=config.seed, batch_size=config.batch_size, accelerator=accelerator
         )
         z_dim: int = steps.generator.z_dim  # type: ignore[assignment]
-        self.batches = Batches(stream, labels, config, z_dim=z_dim, accelerator=accelerator)
+        num_ws: int = steps.generator.num_ws  # type: ignore[assignment]
+        self.batches = Batches(stream, labels, config, z_dim=z_dim, num_ws=num_ws, accelerator=accelerator)
         self.step_index = 0
         self.images_seen = 0
         self.rollbacks = 0
@@ -154,20 +155,21 @@ class Trainer:
             self.augmenter.begin_step(self.step_index)
         draws, fresh = self.batches.fakes(self.step_index, self.rollbacks)
         keep = self.step_index % config.views_per_scene if fresh is None else None
-        stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep)
+        reals = self.batches.reals(self.step_index, self.rollbacks)
+        stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:
             fakes = self.steps.fresh_fakes(fresh)
         assert fakes is not None
 
-        reals = self.batches.reals(self.step_index, self.rollbacks)
         stats |= self.steps.discriminator_gradients(fakes, reals, seen)
         if self.augmenter is not None:
             stats["augmentation_p"] = stats["real_signs"].new_tensor(self.augmenter.p)
             self.augmenter.observe(stats["real_signs"])
         stats["discriminator_gradient_norm"] = self.discriminator_updater.step(rate)
-        if self.step_index % config.loss.r1_interval == 0 and config.loss.r1_gamma > 0:
-            stats |= self.steps.penalty_gradients(reals, seen)
+        penalized = config.loss.r1_gamma > 0 or config.loss.resolve_r2_gamma() > 0
+        if self.step_index % config.loss.r1_interval == 0 and penalized:
+            stats |= self.steps.penalty_gradients(reals, seen, fakes=fakes)
             stats["penalty_gradient_norm"] = self.discriminator_updater.step(rate)
 
         # The running mean of w is one over this process's latents; averaging it makes it one over all.
