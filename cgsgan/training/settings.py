@@ -68,6 +68,8 @@ class TrainingConfig:
         kimg: thousands of real images to show the discriminator.
         max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
         batch_size: scenes per step, over all processes.
+        accumulate: make each update from so many parts of a process's share of the batch, one after the other: the
+            same gradients with the memory of one part. A part must hold whole minibatch-std groups.
         views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
         reuse_fakes: the discriminator's step takes the pictures of the generator's step (one view of each, in turn)
             instead of generating new ones: about a quarter faster, and equally good in small runs.
@@ -95,6 +97,7 @@ class TrainingConfig:
     kimg: float = 15000.0
     max_minutes: float = 0.0
     batch_size: int = 32
+    accumulate: int = 1
     views_per_scene: int = 4
     reuse_fakes: bool = False
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -122,7 +125,7 @@ class TrainingConfig:
         Raises:
             ValueError: names the field, the value and what is allowed.
         """
-        positive = ("kimg", "batch_size", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
+        positive = ("kimg", "batch_size", "accumulate", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
         for name in positive:
             value = getattr(self, name)
             if not 0 < value < float("inf"):

@@ -111,13 +111,21 @@ class AdversarialSteps:
 
     def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
+        return self.real_gradients(reals, self.fake_gradients(fakes, images_seen), images_seen)
+
+    def fake_gradients(self, fakes: JudgedImages, images_seen: int) -> Tensor:
+        """The first half of :meth:`discriminator_gradients`; gives the logits of the fakes."""
         fake_logits = fakes.logits
         if fake_logits is None:
             fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
         discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
+        return fake_logits.detach()
+
+    def real_gradients(self, reals: JudgedImages, fake_logits: Tensor, images_seen: int) -> Stats:
+        """The second half of :meth:`discriminator_gradients`."""
         real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
         discriminator_loss_real(real_logits).backward()
-        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        real_logits = real_logits.detach()
         stats = {
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
