@@ -254,19 +254,21 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
         ConfigError: names batch, processes and group.
     """
     group = config.discriminator.minibatch_std_group
-    local = config.training.batch_size / processes
-    if local % group and (processes > 1 or local > group):
+    parts = config.training.accumulate
+    local = config.training.batch_size / processes / parts
+    if local % group and (processes * parts > 1 or local > group):
+        accumulated = f" in {parts} parts (training.accumulate)" if parts > 1 else ""
         raise ConfigError(
-            f"training.batch_size: {config.training.batch_size} over {processes} process(es) does not divide into "
-            f"groups of {group} (discriminator.minibatch_std_group)"
+            f"training.batch_size: {config.training.batch_size} over {processes} process(es){accumulated} does not "
+            f"divide into groups of {group} (discriminator.minibatch_std_group)"
         )
 
 
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
-             "training.trackers", "training.evaluate_kimg", "training.evaluate_count", "training.evaluate_features",
-             "training.evaluate_weights", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
-             "rendering.backend")  # fmt: skip
+             "training.trackers", "training.evaluate_kimg", "training.evaluate_count",
+             "training.evaluate_features", "training.evaluate_weights", "training.accumulate", "data.path",
+             "data.workers", "data.on_damaged", "data.preload", "data.cache", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
 

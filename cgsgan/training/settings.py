@@ -82,6 +82,8 @@ class TrainingConfig:
             too), images seen. Once this run has a checkpoint of its own, the path is not looked at any more.
         max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
         batch_size: scenes per step, over all processes.
+        accumulate: make each update from so many parts of a process's share of the batch, one after the other: the
+            same gradients with the memory of one part. A part must hold whole minibatch-std groups.
         views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
         gradient_averaging: off, every view has a latent of its own: V times as many scenes, each seen from one camera.
             As many pictures judge the generator per update, but none of its scenes from several sides. It runs V times.
@@ -117,6 +119,7 @@ class TrainingConfig:
     start_from: str | None = None
     max_minutes: float = 0.0
     batch_size: int = 32
+    accumulate: int = 1
     views_per_scene: int = 4
     gradient_averaging: bool = True
     views_apart: bool = True
@@ -148,7 +151,7 @@ class TrainingConfig:
         Raises:
             ValueError: names the field, the value and what is allowed.
         """
-        positive = ("kimg", "batch_size", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
+        positive = ("kimg", "batch_size", "accumulate", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
         for name in positive:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -166,4 +169,9 @@ class TrainingConfig:
             raise ValueError(
                 "training.augmentation.mode: adaptive goes by the sign of D(real), which means nothing to a "
                 "relativistic discriminator; use fixed"
+            )
+        if self.loss.objective == "relativistic" and self.accumulate > 1:
+            raise ValueError(
+                "training.accumulate: a relativistic discriminator judges fakes and reals together; expected 1, got "
+                f"{self.accumulate}"
             )

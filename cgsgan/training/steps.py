@@ -161,17 +161,26 @@ class AdversarialSteps:
 
     def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
-        fake_logits = fakes.logits
-        if fake_logits is None:
-            fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
-        if self.loss.objective == "relativistic":
-            real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
-            relativistic_discriminator_loss(fake_logits, real_logits).backward(inputs=self._judging_weights)
-        else:
-            discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
-            real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
-            discriminator_loss_real(real_logits).backward()
-        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        if self.loss.objective == "non_saturating":
+            return self.real_gradients(reals, self.fake_gradients(fakes, images_seen), images_seen)
+        fake_logits = self._logits(fakes, images_seen)
+        real_logits = self._logits(reals, images_seen)
+        relativistic_discriminator_loss(fake_logits, real_logits).backward(inputs=self._judging_weights)
+        return self._logit_stats(real_logits.detach(), fake_logits.detach())
+
+    def fake_gradients(self, fakes: JudgedImages, images_seen: int) -> Tensor:
+        """The first half of :meth:`discriminator_gradients`; gives the logits of the fakes."""
+        fake_logits = self._logits(fakes, images_seen)
+        discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
+        return fake_logits.detach()
+
+    def real_gradients(self, reals: JudgedImages, fake_logits: Tensor, images_seen: int) -> Stats:
+        """The second half of :meth:`discriminator_gradients`."""
+        real_logits = self._logits(reals, images_seen)
+        discriminator_loss_real(real_logits).backward()
+        return self._logit_stats(real_logits.detach(), fake_logits)
+
+    def _logit_stats(self, real_logits: Tensor, fake_logits: Tensor) -> Stats:
         stats = {
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
@@ -180,6 +189,12 @@ class AdversarialSteps:
         if self.augment is not None:
             stats["real_signs"] = real_logits.sign().mean()
         return stats
+
+    def _logits(self, judged: JudgedImages, images_seen: int) -> Tensor:
+        """Those that are there already, or new ones."""
+        if judged.logits is not None:
+            return judged.logits
+        return self._judge(judged.images, judged.camera_labels, images_seen)
 
     def penalty_gradients(self, reals: JudgedImages, images_seen: int, *, fakes: JudgedImages | None = None) -> Stats:
         """Accumulate the gradient of the lazy penalties, R1 on reals and R2 on fakes, those whose gamma is not 0:

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from cgsgan.training.accumulation import AccumulatedSteps
 from cgsgan.training.agreement import Agreement
 from cgsgan.training.augmentation import make_augmenter
 from cgsgan.training.batches import Batches
@@ -69,10 +70,10 @@ class Trainer:
         run: RunFolder,
         milestones: Milestones,
     ) -> None:
-        if config.batch_size % accelerator.num_processes:
-            raise ValueError(
-                f"training.batch_size: {config.batch_size} does not divide over {accelerator.num_processes} processes"
-            )
+        processes, parts = accelerator.num_processes, config.accumulate
+        if config.batch_size % (processes * parts):
+            over = f"{processes} processes" + (f" in {parts} parts each (training.accumulate)" if parts > 1 else "")
+            raise ValueError(f"training.batch_size: {config.batch_size} does not divide over {over}")
         self.steps, self.stream = steps, stream
         self.config, self.accelerator, self.run, self.milestones = config, accelerator, run, milestones
         self.ema = make_ema(steps.generator)
@@ -83,6 +84,7 @@ class Trainer:
         self.augmenter = steps.augment = make_augmenter(
             config.augmentation, seed=config.seed, batch_size=config.batch_size, accelerator=accelerator
         )
+        self._gradients = steps if parts == 1 else AccumulatedSteps(steps, parts, self.augmenter)
         z_dim: int = steps.generator.z_dim  # type: ignore[assignment]
         num_ws: int = steps.generator.num_ws  # type: ignore[assignment]
         self.batches = Batches(stream, labels, config, z_dim=z_dim, num_ws=num_ws, accelerator=accelerator)
@@ -156,20 +158,20 @@ class Trainer:
         draws, fresh = self.batches.fakes(self.step_index, self.rollbacks)
         keep = self.step_index % config.views_per_scene if fresh is None else None
         reals = self.batches.reals(self.step_index, self.rollbacks)
-        stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep, reals=reals)
+        stats, fakes = self._gradients.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:
-            fakes = self.steps.fresh_fakes(fresh)
+            fakes = self._gradients.fresh_fakes(fresh)
         assert fakes is not None
 
-        stats |= self.steps.discriminator_gradients(fakes, reals, seen)
+        stats |= self._gradients.discriminator_gradients(fakes, reals, seen)
         if self.augmenter is not None:
             stats["augmentation_p"] = stats["real_signs"].new_tensor(self.augmenter.p)
             self.augmenter.observe(stats["real_signs"])
         stats["discriminator_gradient_norm"] = self.discriminator_updater.step(rate)
         penalized = config.loss.r1_gamma > 0 or config.loss.resolve_r2_gamma() > 0
         if self.step_index % config.loss.r1_interval == 0 and penalized:
-            stats |= self.steps.penalty_gradients(reals, seen, fakes=fakes)
+            stats |= self._gradients.penalty_gradients(reals, seen, fakes=fakes)
             stats["penalty_gradient_norm"] = self.discriminator_updater.step(rate)
 
         # The running mean of w is one over this process's latents; averaging it makes it one over all.

@@ -194,3 +194,6 @@ def test_batch_must_divide_over_the_processes(tmp_path: Path):
     three = Mock(spec=Accelerator, num_processes=3, process_index=0, device=torch.device("cpu"))
     with pytest.raises(ValueError, match=r"training.batch_size: 8 does not divide over 3 processes"):
         tiny_trainer(tiny_config(), tmp_path, three)
+    one = Mock(spec=Accelerator, num_processes=1, process_index=0, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"8 does not divide over 1 processes in 3 parts each \(training.accumulate\)"):
+        tiny_trainer(tiny_config(accumulate=3), tmp_path, one)
