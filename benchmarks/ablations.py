@@ -57,7 +57,7 @@ class Row:
         name: of its run folders.
         says: what it is, for the table.
         against: the row it is to be compared with.
-        options: of the command line.
+        options: of the command line; an empty value is a flag.
         config: in ``configs/``.
         first_half: a config that is trained for half of the pictures before; this one starts from it.
     """
@@ -80,9 +80,9 @@ ROWS = (
     Row("views_4", "V = 4", "views_2", views(4)),
     Row("views_8", "V = 8", "views_2", views(8)),
     Row("no_averaging", "V = 4, a latent for every view", "views_4",
-        {**views(4), "training.gradient-averaging": "False"}),
-    Row("views_together", "V = 4, minibatch-std fix off", "views_4", {**views(4), "training.views-apart": "False"}),
-    Row("no_cameras", "D without cameras", "views_2", {"discriminator.camera-conditioning": "False"}),
+        {**views(4), "training.no-gradient-averaging": ""}),
+    Row("views_together", "V = 4, minibatch-std fix off", "views_4", {**views(4), "training.no-views-apart": ""}),
+    Row("no_cameras", "D without cameras", "views_2", {"discriminator.no-camera-conditioning": ""}),
     Row("white", "white backgrounds", "views_2", {"training.backgrounds": "white"}),
     Row("relativistic", "relativistic, R1 + R2", "views_2", {"training.loss.objective": "relativistic"}),
     Row("direct", "64 px from the start", "", config="heads64_grown", options={"training.start-from": "None"}),
@@ -102,7 +102,7 @@ def train(folder: Path, config: str, kimg: float, arguments: argparse.Namespace,
     every = {"kimg": kimg, "sample-kimg": kimg, "checkpoint-kimg": max(kimg / 4, 0.016), "keep-checkpoints": 1}
     every |= {"log-kimg": min(1.0, kimg / 4), "guard.on-collapse": "warn"}
     options = {**{f"training.{name}": str(value) for name, value in every.items()}, **options}
-    flat = [text for name, value in options.items() for text in (f"--{name}", value)]
+    flat = [text for name, value in options.items() for text in (f"--{name}", value) if text]
     # `--resume` with a config starts a run that is not there yet, and one that was cut off goes on.
     where = ["--data.path", str(arguments.data), "--out", str(folder), "--resume"]
     command = [sys.executable, str(ROOT / "train.py"), str(ROOT / "configs" / f"{config}.yaml"), *where, *flat]
