@@ -47,9 +47,13 @@ def make_trainer(name: str, precision: str, batch: int, folder: Path) -> Trainer
     synthetic = SyntheticConfig(count=64, resolution=config.resolution, seed=0)
     data = replace(config.data, path=None, synthetic=synthetic)
     mixed = "bf16" if precision == "bf16" else "no"
-    training = replace(config.training, batch_size=batch or config.training.batch_size, mixed_precision=mixed)
+    training = replace(
+        config.training,
+        batch_size=batch or config.training.batch_size,
+        mixed_precision=mixed,
+        tf32=precision == "tf32",
+    )
     config = replace(config, data=data, training=training)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
     return build_trainer(config, RunFolder(folder / "run"), accelerator)
 

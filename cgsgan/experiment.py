@@ -50,6 +50,7 @@ from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
 from cgsgan.training.curves import save_curves
 from cgsgan.training.milestones import Milestones
+from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
@@ -153,6 +154,7 @@ def build_trainer(
     config: ExperimentConfig, run: RunFolder, accelerator: Accelerator, origin: Origin | None = None
 ) -> Trainer:
     """Everything a run needs, ready to train from its start."""
+    set_tf32(config.training.tf32, accelerator.device)
     with accelerator.main_process_first(), progress_bar() as progress:
         dataset = open_dataset(config.data, progress=progress)
     stream = BatchStream(

@@ -99,7 +99,9 @@ class TrainingConfig:
         augmentation: see AugmentationConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
-        mixed_precision: Accelerate's word for autocast; fp16 is not offered for the generator.
+        mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
+            has its own (``discriminator.half_precision_blocks``).
+        tf32: let float32 products on a GPU round their factors to 11 bits; published networks were trained without.
         seed: of weights, data order and latents.
         log_kimg: a line in the console and in log.jsonl.
         sample_kimg: a contact sheet of the averaged generator.
@@ -132,6 +134,7 @@ class TrainingConfig:
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
+    tf32: bool = False
     seed: int = 0
     log_kimg: float = 4.0
     sample_kimg: float = 200.0
