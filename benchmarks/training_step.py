@@ -1,6 +1,8 @@
 """Images per second and peak memory of a full training iteration: generator with all views, discriminator, lazy R1.
 
-Usage: ``python benchmarks/training_step.py [--configs heads128 ffhq256 ffhq512] [--precisions no bf16] [--steps 32]``.
+    python benchmarks/training_step.py [--configs heads128 ffhq256 ffhq512] [--precisions no bf16] [--steps 32]
+    python benchmarks/training_step.py --parts --configs quickstart ffhq256 --batch 4 --steps 3   # where the time goes
+
 Runs on the GPU where there is one, else on the CPU. Every row trains on 64 procedural heads of the config's size, made
 on the spot; the nets are the config's. ``tf32`` is fp32 with TensorFloat-32 matrix products and convolutions. The step
 is also timed with one rasterizer call per view and scene, as published code does, to show what batching gains.
@@ -10,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +28,17 @@ from rich.table import Table
 from cgsgan.config import load_config
 from cgsgan.data.synthetic import SyntheticConfig
 from cgsgan.experiment import build_trainer
+from cgsgan.training import trainer as trainer_module
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians
+from cgsgan.types import Gaussians, GeneratorOutput
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRECISIONS = ("no", "tf32", "bf16")
 WARM_UP = 4
+R1 = "R1, spread over its interval"
+FRESH = "fresh fakes for D: G and rasterizer forward"
 
 
 def make_trainer(name: str, precision: str, batch: int, folder: Path) -> Trainer:
@@ -40,9 +47,13 @@ def make_trainer(name: str, precision: str, batch: int, folder: Path) -> Trainer
     synthetic = SyntheticConfig(count=64, resolution=config.resolution, seed=0)
     data = replace(config.data, path=None, synthetic=synthetic)
     mixed = "bf16" if precision == "bf16" else "no"
-    training = replace(config.training, batch_size=batch or config.training.batch_size, mixed_precision=mixed)
+    training = replace(
+        config.training,
+        batch_size=batch or config.training.batch_size,
+        mixed_precision=mixed,
+        tf32=precision == "tf32",
+    )
     config = replace(config, data=data, training=training)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
     return build_trainer(config, RunFolder(folder / "run"), accelerator)
 
@@ -93,6 +104,105 @@ def measure(trainer: Trainer, steps: int) -> dict[str, float]:
     }
 
 
+class Timeline:
+    """Gives every moment of a step to one part of it: the time since the last mark belongs to the part that ends."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._step: defaultdict[str, float] = defaultdict(float)
+        self._last = time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        synchronize()
+        now = time.perf_counter()
+        self._step[part] += now - self._last
+        self._last = now
+
+    def end_step(self) -> None:
+        self.mark("other")
+        for part, seconds in self._step.items():
+            self.seconds[part].append(seconds)
+        self._step.clear()
+
+    def begin_step(self, *, forget: bool) -> None:
+        synchronize()
+        if forget:
+            self.seconds.clear()
+        self._step.clear()
+        self._last = time.perf_counter()
+
+    def watch(self, owner: object, method: str, part: str, before: str = "other") -> None:
+        """Time the calls of a method; what has passed before one belongs to ``before``."""
+        plain = getattr(owner, method)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self.mark(before)
+            result = plain(*arguments, **options)
+            self.mark(part)
+            return result
+
+        setattr(owner, method, watched)
+
+
+def watch_iteration(trainer: Trainer) -> Timeline:
+    """Marks at the joints of a training iteration; backward passes are cut where gradients arrive."""
+    line, steps = Timeline(), trainer.steps
+    generate, render = steps._generate, steps._render
+    before_render = "other"
+
+    def generate_marked(z: torch.Tensor) -> GeneratorOutput:
+        nonlocal before_render
+        line.mark("other")
+        output = generate(z)
+        line.mark("G forward" if torch.is_grad_enabled() else FRESH)
+        before_render = "other"
+        hooked = [tensor for tensor in output.gaussians.tensors() if tensor.requires_grad]
+        arrived: list[bool] = []
+
+        def arrive(_gradient: torch.Tensor) -> None:
+            if not arrived:  # the first gradient to come back to a scene ends the rasterizer's backward passes
+                arrived.append(True)
+                line.mark("rasterizer backward")
+
+        for tensor in hooked:
+            tensor.register_hook(arrive)
+        return output
+
+    def render_marked(scenes: Gaussians, labels: torch.Tensor, backgrounds: torch.Tensor) -> torch.Tensor:
+        nonlocal before_render
+        line.mark(before_render)
+        images = render(scenes, labels, backgrounds)
+        line.mark("rasterizer forward" if torch.is_grad_enabled() else FRESH)
+        if images.requires_grad:
+            before_render = "rasterizer backward"  # of the view before
+            images.register_hook(lambda _: line.mark("D on fakes for G, forward and backward"))
+        return images
+
+    steps._generate, steps._render = generate_marked, render_marked  # type: ignore[method-assign]
+    line.watch(steps, "generator_gradients", "G backward")
+    line.watch(steps, "discriminator_gradients", "D step")
+    line.watch(steps, "penalty_gradients", R1)
+    line.watch(trainer.generator_updater, "step", "Adam and EMA")
+    line.watch(trainer.discriminator_updater, "step", "Adam and EMA")
+    line.watch(trainer.batches, "fakes", "data and draws")
+    line.watch(trainer.batches, "reals", "data and draws")
+    line.watch(trainer_module, "update_ema", "Adam and EMA")
+    return line
+
+
+def measure_iteration(trainer: Trainer, steps: int) -> dict[str, float]:
+    """Milliseconds of every part of a step, the medians of ``steps`` steps; R1 is spread over its interval."""
+    line, interval = watch_iteration(trainer), trainer.config.loss.r1_interval
+    for step in range(1 + steps):
+        trainer.step_index = 0 if step == 0 else interval + step - 1  # a warm-up, then one with a penalty first
+        line.begin_step(forget=step == 1)
+        trainer.train_step()
+        line.end_step()
+    medians = {part: 1e3 * statistics.median(seconds) for part, seconds in line.seconds.items()}
+    medians[R1] /= interval
+    return medians
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,8 +210,36 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--batch", type=int, default=0, help="scenes per step; 0: the config's")
     parser.add_argument("--steps", type=int, default=32, help="a multiple of the R1 interval")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--parts", action="store_true", help="where the time of an iteration goes, in fp32")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return measure_parts(arguments) if arguments.parts else measure_precisions(arguments)
+
+
+def measure_parts(arguments: argparse.Namespace) -> int:
+    """Print and write the share of every part."""
+    rows: list[dict[str, Any]] = []
+    for name in arguments.configs:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(name, "no", arguments.batch, Path(folder))
+            parts = measure_iteration(trainer, arguments.steps)
+            total = sum(parts.values())
+            table = Table("part", "ms", "share", title=f"{name}: batch {trainer.config.batch_size}, {total:.0f} ms")
+            for part, milliseconds in parts.items():
+                table.add_row(part, f"{milliseconds:.1f}", f"{100 * milliseconds / total:.1f} %")
+            Console().print(table)
+            batch = trainer.config.batch_size
+            rows.append({"config": name, "batch": batch, "images_per_s": 1e3 * batch / total, "ms": parts})
+            del trainer
+    write(rows, arguments.out or RESULTS.with_name("iteration_parts.json"))
+    return 0
+
+
+def measure_precisions(arguments: argparse.Namespace) -> int:
+    """Print and write images per second of every precision."""
     rows: list[dict[str, Any]] = []
     for name in arguments.configs:
         for precision in arguments.precisions:
@@ -119,11 +257,15 @@ def main() -> int:
         numbers = (f"{row[key]:.1f}" for key in ("images_per_s", "ms_per_step", "peak_gib"))
         table.add_row(row["config"], row["precision"], str(row["one_call_per_scene"]), *numbers)
     Console().print(table)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}, indent=1) + "\n")
-    print(f"wrote {arguments.out}")
+    write(rows, arguments.out or RESULTS)
     return 0
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

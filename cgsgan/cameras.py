@@ -8,7 +8,8 @@ Labels are the only place where a camera is 25 anonymous numbers; this file pack
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,9 +64,24 @@ class Cameras:
 def invert_rigid(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Invert rotation-plus-translation matrices exactly (transpose), without a general solver."""
     rotation = transforms[..., :3, :3].mT
-    translation = -(rotation @ transforms[..., :3, 3:])
+    with full_float32():
+        translation = -(rotation @ transforms[..., :3, 3:])
     upper = torch.cat([rotation, translation], dim=-1)
     return torch.cat([upper, transforms[..., 3:, :]], dim=-2)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TensorFloat-32 in matrix products here: its 11 bits put a head off by a pixel at 512 px."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def intrinsics(focal: float = FOCAL_NORMALIZED, *, device: torch.device | str | None = None) -> Float[Tensor, "3 3"]:

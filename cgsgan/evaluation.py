@@ -25,13 +25,12 @@ from cgsgan.cameras import Cameras, orbit, yaw_pitch
 from cgsgan.data.cache import cache_folder, replacing, warn_unwritable
 from cgsgan.data.dataset import HeadDataset
 from cgsgan.data.progress import Progress, ignore_progress
-from cgsgan.experiment import TrainedGenerator
 from cgsgan.metrics.consistency import reprojection_errors
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.metrics.figures import Figures, MetricName, compare_sets, compare_yaw_bins
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians
+from cgsgan.types import Gaussians, GeneratorOutput
 
 ALL_METRICS: tuple[MetricName, ...] = get_args(MetricName)
 PATCH_PICTURES, PATCH_SIZE = 2048, 128
@@ -99,10 +98,34 @@ class SceneSource(Protocol):
         ...
 
 
+@runtime_checkable
+class RenderableGenerator(Protocol):
+    """What is asked of a generator: ``experiment.TrainedGenerator``."""
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Size of its pictures, pixels."""
+        ...
+
+    @property
+    def renderer(self) -> Renderer:
+        """Draws its scenes."""
+        ...
+
+    def __call__(self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float) -> GeneratorOutput:
+        """Scenes."""
+        ...
+
+
 class GeneratorScenes:
     """A trained generator as a :class:`SceneSource`; no generator here looks at cameras."""
 
-    def __init__(self, generator: TrainedGenerator, truncation_psi: float = 1.0) -> None:
+    def __init__(self, generator: RenderableGenerator, truncation_psi: float = 1.0) -> None:
         self.generator = generator
         self.truncation_psi = truncation_psi
         self.z_dim, self.resolution = generator.z_dim, generator.resolution

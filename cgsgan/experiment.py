@@ -6,6 +6,7 @@ A model makes a scene (``models``), a renderer makes images (``rendering``), a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from cgsgan.config import (
 from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
+from cgsgan.evaluation import GeneratorScenes, SceneSource
 from cgsgan.gallery import (
     LARGEST_TILE,
     contact_sheet,
@@ -40,15 +42,19 @@ from cgsgan.gallery import (
     save_scene,
     save_turntable,
 )
+from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
+from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
 from cgsgan.training.curves import save_curves
+from cgsgan.training.milestones import Milestones
+from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
-from cgsgan.training.trainer import Milestones, Trainer
+from cgsgan.training.trainer import Trainer
 from cgsgan.types import GeneratorOutput
 
 SHEET_SEEDS = tuple(range(16))
@@ -122,25 +128,33 @@ def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
     return SplattingRenderer(config.rendering, training_size=config.resolution)
 
 
-def build_steps(config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator) -> AdversarialSteps:
-    """Both networks on their device, equal on all processes, and the objective."""
+def build_steps(
+    config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator, origin: Origin | None = None
+) -> AdversarialSteps:
+    """Both networks on their device, equal on all processes, and the objective; from ``origin`` if there is one."""
     set_seed(config.training.seed)
     generator = GaussianGenerator(config.generator)
     discriminator = Discriminator(config.discriminator)
     labels = dataset.labels
     discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
+    if origin is not None:
+        accelerator.print(start_from(origin, config, generator, discriminator))
     return AdversarialSteps(
         generator=generator.to(accelerator.device),
         discriminator=discriminator.to(accelerator.device),
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
+        views_apart=config.training.views_apart,
         autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
     )
 
 
-def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Accelerator) -> Trainer:
+def build_trainer(
+    config: ExperimentConfig, run: RunFolder, accelerator: Accelerator, origin: Origin | None = None
+) -> Trainer:
     """Everything a run needs, ready to train from its start."""
+    set_tf32(config.training.tf32, accelerator.device)
     with accelerator.main_process_first(), progress_bar() as progress:
         dataset = open_dataset(config.data, progress=progress)
     stream = BatchStream(
@@ -151,14 +165,20 @@ def build_trainer(config: ExperimentConfig, run: RunFolder, accelerator: Acceler
         world_size=accelerator.num_processes,
         workers=config.data.workers,
     )
+    evaluated = config.training.evaluate_kimg > 0
+    score = Scorer(config.training, dataset.without_flips(), accelerator, _scenes_of(config)) if evaluated else None
     return Trainer(
-        steps=build_steps(config, dataset, accelerator),
+        steps=build_steps(config, dataset, accelerator, origin),
         stream=stream,
         labels=dataset,
         config=config.training,
         accelerator=accelerator,
         run=run,
-        milestones=Milestones(sample=lambda ema, seen: _sample(config, run, ema, seen), config=config_to_dict(config)),
+        milestones=Milestones(
+            sample=lambda ema, seen: _sample(config, run, ema, seen),
+            config=config_to_dict(config),
+            score=score,
+        ),
     )
 
 
@@ -191,7 +211,11 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
     else:
         run.check_free()
     check_groups(config, accelerator.num_processes)
-    trainer = build_trainer(config, run, accelerator)
+    origin = None
+    if config.training.start_from is not None and not (resume and run.latest_checkpoint()):
+        origin = read_origin(config.training.start_from)
+        check_growable(origin, config)  # before data is decoded
+    trainer = build_trainer(config, run, accelerator, origin)
     _start(trainer, config, resume=resume)
     if config.training.trackers:
         values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}
@@ -232,18 +256,21 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
         ConfigError: names batch, processes and group.
     """
     group = config.discriminator.minibatch_std_group
-    local = config.training.batch_size / processes
-    if local % group and (processes > 1 or local > group):
+    parts = config.training.accumulate
+    local = config.training.batch_size / processes / parts
+    if local % group and (processes * parts > 1 or local > group):
+        accumulated = f" in {parts} parts (training.accumulate)" if parts > 1 else ""
         raise ConfigError(
-            f"training.batch_size: {config.training.batch_size} over {processes} process(es) does not divide into "
-            f"groups of {group} (discriminator.minibatch_std_group)"
+            f"training.batch_size: {config.training.batch_size} over {processes} process(es){accumulated} does not "
+            f"divide into groups of {group} (discriminator.minibatch_std_group)"
         )
 
 
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
-             "training.trackers", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
-             "rendering.backend")  # fmt: skip
+             "training.trackers", "training.evaluate_kimg", "training.evaluate_count",
+             "training.evaluate_features", "training.evaluate_weights", "training.accumulate", "data.path",
+             "data.workers", "data.on_damaged", "data.preload", "data.cache", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
 
@@ -262,17 +289,18 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
         raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
 
 
-def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> TrainedGenerator:
+def load_generator(path: Path | str, *, device: torch.device | str = "cpu", best: bool = False) -> TrainedGenerator:
     """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
 
     Args:
         path: a run folder means its newest checkpoint.
         device: where to put it.
+        best: of a run folder, the checkpoint with the best score (``training.evaluate_kimg``) instead of the newest.
 
     Raises:
         ValueError: when there is none, or it is damaged or of another kind.
     """
-    file = find_generator(path)
+    file = find_generator(path, best=best)
     stored = read_generator(file)
     config = parse_config(stored.config, source=str(file))
     network = GaussianGenerator(config.generator)
@@ -282,6 +310,10 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> T
         raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
     generator = TrainedGenerator(network, config, stored.images_seen)
     return generator.eval().requires_grad_(False).to(device)
+
+
+def _scenes_of(config: ExperimentConfig) -> Callable[[nn.Module], SceneSource]:
+    return lambda ema: GeneratorScenes(TrainedGenerator(ema, config))  # type: ignore[arg-type]
 
 
 def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_seen: int) -> str:

@@ -51,7 +51,7 @@ def test_numbers_like_1e_3_are_numbers():
 def test_unknown_keys_name_their_path_and_the_likely_word():
     refused({"trainig": {}}, r"^here.yaml: unknown key trainig; did you mean training\?")
     refused({"training": {"batchsize": 3}}, r"unknown key training.batchsize; did you mean training.batch_size\?")
-    refused({"training": {"loss": {"zzz": 3}}}, r"unknown key training.loss.zzz; known here: r1_gamma")
+    refused({"training": {"loss": {"zzz": 3}}}, r"unknown key training.loss.zzz; known here: objective")
 
 
 def test_wrong_types_name_their_path():

@@ -14,9 +14,10 @@ from cgsgan.experiment import build_renderer
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.draws import FakeDraws
+from cgsgan.training.milestones import Milestones
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps, JudgedImages
-from cgsgan.training.trainer import Milestones, Trainer
+from cgsgan.training.trainer import Trainer
 
 TINY = {
     "name": "tiny",

@@ -29,6 +29,7 @@ class RenderArguments:
         axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
         bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
         out: folder to write to; default next to the checkpoint's run.
+        best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -43,6 +44,7 @@ class RenderArguments:
     axes: Literal["opencv", "opengl"] = "opencv"
     bake_dilation: bool = True
     out: Path | None = None
+    best: bool = False
 
 
 def run(argv: list[str]) -> int:
@@ -58,7 +60,7 @@ def run(argv: list[str]) -> int:
 
     from cgsgan.experiment import load_generator
 
-    generator = load_generator(arguments.checkpoint)
+    generator = load_generator(arguments.checkpoint, best=arguments.best)
     out = arguments.out or _default_out(arguments.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     for path in _write(arguments, generator, seeds, out):

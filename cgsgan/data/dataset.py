@@ -7,6 +7,7 @@ decoded when they are asked for. Both ways give the same numbers.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import tempfile
@@ -136,6 +137,12 @@ class HeadDataset:
     def labels(self) -> Float[Tensor, "index 25"]:
         """The label of every index, mirror images included; made anew at each call."""
         return torch.cat([self._straight, flip_labels(self._straight)]) if self.x_flip else self._straight
+
+    def without_flips(self) -> HeadDataset:
+        """The same pictures, not copied, without mirror images."""
+        straight = copy.copy(self)
+        straight.x_flip = False
+        return straight
 
     @property
     def damaged(self) -> int:

@@ -35,6 +35,7 @@ class DiscriminatorConfig:
         downsample: ``fir`` filters with [1, 3, 3, 1], as published; ``average`` pools 2 x 2, far cheaper on a
             CPU.
         label_dim: numbers per camera label.
+        camera_conditioning: off, it does not see the camera labels, and its features end in one logit.
         camera_width: numbers of the vector that the label and the image features meet in.
         camera_layers: fully connected layers of the camera mapping after its linear embedding.
         camera_lr_multiplier: equalised learning-rate multiplier of those layers.
@@ -53,6 +54,7 @@ class DiscriminatorConfig:
     channels: tuple[int, ...] | None = None
     downsample: Literal["fir", "average"] = "fir"
     label_dim: int = 25
+    camera_conditioning: bool = True
     camera_width: int = 512
     camera_layers: int = 8
     camera_lr_multiplier: float = 0.01
@@ -155,10 +157,10 @@ class Epilogue(nn.Module):
         self.group = config.minibatch_std_group
         self.conv = EqualizedConv2d(channels + 1, channels, 3, activation="leaky_relu", clamp=config.clamp)
         self.fc = EqualizedLinear(channels * EPILOGUE_SIZE**2, channels, activation="leaky_relu")
-        self.out = EqualizedLinear(channels, config.camera_width)
+        self.out = EqualizedLinear(channels, config.camera_width if config.camera_conditioning else 1)
 
-    def forward(self, x: Float[Tensor, "batch channel 4 4"]) -> Float[Tensor, "batch camera"]:
-        """Features to the vector that is projected on the camera's."""
+    def forward(self, x: Float[Tensor, "batch channel 4 4"]) -> Float[Tensor, "batch out"]:
+        """Features to the vector that is projected on the camera's, or to the logit."""
         x = append_minibatch_std(at_least_float32(x), self.group)
         return self.out(self.fc(self.conv(x).flatten(1)))
 
@@ -188,12 +190,14 @@ class Discriminator(nn.Module):
         self.dead_block = None
         if config.dead_block:
             self.dead_block = Block(channels[-2], channels[-1], config).requires_grad_(False)
-        self.camera = CameraMapping(
-            config.label_dim,
-            config.camera_width,
-            layers=config.camera_layers,
-            lr_multiplier=config.camera_lr_multiplier,
-        )
+        self.camera = None
+        if config.camera_conditioning:
+            self.camera = CameraMapping(
+                config.label_dim,
+                config.camera_width,
+                layers=config.camera_layers,
+                lr_multiplier=config.camera_lr_multiplier,
+            )
         self.epilogue = Epilogue(channels[-1], config)
         self.register_buffer("label_mean", torch.zeros(config.label_dim))
         self.register_buffer("label_std", torch.ones(config.label_dim))
@@ -232,6 +236,8 @@ class Discriminator(nn.Module):
             x = self.from_rgb(x.to(self._dtype(half > 0)))
             for index, block in enumerate(self.blocks):
                 x = block(x.to(self._dtype(index < half)))
+            if self.camera is None:
+                return self.epilogue(x)
             labels = (camera_labels - self.label_mean) / self.label_std
             product = self.epilogue(x) * self.camera(labels)
             return product.sum(dim=1, keepdim=True) * (1 / math.sqrt(self.config.camera_width))

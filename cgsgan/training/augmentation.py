@@ -61,24 +61,27 @@ class Augmenter:
 
     Attributes:
         p: the probability now.
+        calls: batches of this step so far.
+        part: which of this process's share of a batch comes next, when a batch comes in parts.
     """
 
     def __init__(self, config: AugmentationConfig, *, seed: int, batch_size: int, accelerator: Accelerator) -> None:
         self.config, self.p = config, config.p
         self._seed, self._batch_size, self._accelerator = seed, batch_size, accelerator
-        self._step = self._calls = 0
+        self._step = self.calls = 0
+        self.part = slice(None)
         self._signs, self._observed = 0.0, 0
 
     def begin_step(self, step: int) -> None:
         """Start the draws of a step."""
-        self._step, self._calls = step, 0
+        self._step, self.calls = step, 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Change this process's share ``[batch, 3, size, size]`` of a batch, in [-1, 1]."""
-        self._calls += 1
+        self.calls += 1
         if self.p <= 0:
             return images
-        random = step_generator(self._seed, self._step, _FIRST_STREAM + self._calls)
+        random = step_generator(self._seed, self._step, _FIRST_STREAM + self.calls)
         whole = draw_augmentations(random, batch_size=self._batch_size, p=self.p)
         return augment(
             images,
@@ -112,7 +115,7 @@ class Augmenter:
 
     def _deal(self, whole: Tensor, images: Tensor) -> Tensor:
         rank, count = self._accelerator.process_index, self._accelerator.num_processes
-        return deal(whole, rank=rank, world_size=count, device=images.device)
+        return deal(whole, rank=rank, world_size=count, device=images.device)[self.part]
 
 
 def make_augmenter(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,7 +58,7 @@ class TrainingState:
     """What resuming needs besides the generator file.
 
     Attributes:
-        tensors: names to tensors, see :func:`flatten_optimizer`.
+        tensors: names to tensors, see :mod:`cgsgan.training.state_tensors`.
         progress: JSON-able: step, images seen, position in the data.
     """
 
@@ -70,7 +69,8 @@ class TrainingState:
 def save_checkpoint(
     folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0, milestone_kimg: float = 0.0
 ) -> Path:
-    """Write a checkpoint folder atomically below ``folder`` and remove old ones, see :func:`prune_checkpoints`.
+    """Write a checkpoint folder atomically below ``folder``, note its score if ``training.progress`` has one, and
+    remove old ones, see :func:`prune_checkpoints`.
 
     Returns:
         The new checkpoint's folder.
@@ -103,6 +103,7 @@ def save_checkpoint(
             f"{target}: the checkpoint could not be written ({' '.join(str(error).split())}); {intact}; "
             "make room or the folder writable, then --resume"
         ) from None
+    note_stored_score(target)
     prune_checkpoints(folder, keep=keep, milestone_kimg=milestone_kimg)
     return target
 
@@ -151,12 +152,26 @@ def clean_checkpoints(folder: Path) -> list[str]:
     return gone
 
 
+def note_stored_score(checkpoint: Path) -> None:
+    """Note the score that a checkpoint carries in its state, if any, as best so far if it is.
+
+    A process that is killed between writing the checkpoint and noting the score has lost nothing.
+    """
+    try:
+        score = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")).get("score")
+        if score is not None:
+            note_score(checkpoint, str(score["metric"]), float(score["value"]))
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: its score cannot be read ({error})") from None
+
+
 def note_score(checkpoint: Path, metric: str, value: float, *, lower_is_better: bool = True) -> bool:
     """Remember ``checkpoint`` as the best so far if it is; the best one is never removed.
 
     Args:
         checkpoint: a complete checkpoint.
-        metric: name of what was evaluated; another name than the one noted before starts anew.
+        metric: name of what was evaluated; another name than the one noted before starts anew, and so does a best
+            one that somebody removed.
         value: its value.
         lower_is_better: as for distances.
 
@@ -164,7 +179,7 @@ def note_score(checkpoint: Path, metric: str, value: float, *, lower_is_better: 
         Whether it is the best so far.
     """
     best = read_best(checkpoint.parent)
-    if best and best["metric"] == metric:
+    if best and best["metric"] == metric and (checkpoint.parent / best["checkpoint"] / STATE_FILE).is_file():
         better = value < best["value"] if lower_is_better else value > best["value"]
         if not better:
             return False
@@ -201,8 +216,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
 
 
-def find_generator(path: Path | str) -> Path:
+def find_generator(path: Path | str, *, best: bool = False) -> Path:
     """The generator file of a run folder (its newest checkpoint), a checkpoint folder, or the file itself.
+
+    Args:
+        path: where to look.
+        best: of a run folder, the checkpoint with the best score instead of the newest.
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
@@ -215,6 +234,11 @@ def find_generator(path: Path | str) -> Path:
     if (path / GENERATOR_FILE).is_file():
         return path / GENERATOR_FILE
     checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+    if best:
+        noted = read_best(path / "checkpoints") or read_best(path)
+        checkpoints = [folder for folder in checkpoints if noted and folder.name == noted["checkpoint"]]
+        if not checkpoints:
+            raise CheckpointError(f"{path}: none of its checkpoints has a score; train with --training.evaluate-kimg")
     if not checkpoints:
         raise CheckpointError(f"{path}: holds no checkpoint (looked for checkpoints/kimg-*/{GENERATOR_FILE})")
     return checkpoints[-1] / GENERATOR_FILE
@@ -262,32 +286,6 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: cannot resume from it ({error})") from None
     return TrainingState(tensors=tensors, progress=progress)
-
-
-def flatten_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors, ``prefix.<parameter number>.<state name>``."""
-    state = optimizer.state_dict()["state"]
-    return {f"{prefix}.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
-
-
-def restore_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`flatten_optimizer`; learning rates stay those of ``optimizer``."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix + "."):
-            index, name = key[len(prefix) + 1 :].split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with ``prefix.`` before their names."""
-    return {f"{prefix}.{name}": value for name, value in tensors.items()}
-
-
-def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names begin with ``prefix.``, without it."""
-    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ n + 2B/G... of a batch) hold the same members.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -29,14 +30,38 @@ class FakeDraws:
     """What it takes to make V pictures of each of B fakes.
 
     Attributes:
-        z: latents.
+        z: latents; ``[batch, view, z_dim]`` when each view has one of its own.
         camera_labels: an independent label for each view: the views of a scene are not correlated.
         backgrounds: uniform random colours in [0, 1].
+        mixed_z: second latents, for style mixing; None without.
+        crossovers: the style row from which on they rule; as many as there are rows: nowhere.
     """
 
-    z: Float[Tensor, "batch z_dim"]
+    z: Float[Tensor, "batch *own z_dim"]
     camera_labels: Float[Tensor, "batch view 25"]
     backgrounds: Float[Tensor, "batch view 3"]
+    mixed_z: Float[Tensor, "batch *own z_dim"] | None = None
+    crossovers: Int64[Tensor, " batch *own"] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FakeDraws:
+        """The same draws with ``function`` applied to every tensor (indexing, ``to``...)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+
+    def scenes(self) -> list[FakeDraws]:
+        """Itself; or, when each view has a latent of its own, the draws of every view."""
+        if self.z.ndim == 2:
+            return [self]
+        return [
+            FakeDraws(
+                z=self.z[:, view],
+                camera_labels=self.camera_labels[:, view, None],
+                backgrounds=self.backgrounds[:, view, None],
+                mixed_z=None if self.mixed_z is None else self.mixed_z[:, view],
+                crossovers=None if self.crossovers is None else self.crossovers[:, view],
+            )
+            for view in range(self.camera_labels.shape[1])
+        ]
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
@@ -45,12 +70,54 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def draw_fakes(generator: torch.Generator, labels: LabelPool, *, batch_size: int, views: int, z_dim: int) -> FakeDraws:
-    """Draw for a whole batch of ``batch_size`` scenes over all processes."""
-    return FakeDraws(
-        z=torch.randn(batch_size, z_dim, generator=generator),
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Style mixing.
+
+    Attributes:
+        share: of the scenes that have two latents.
+        num_ws: style rows of the generator.
+    """
+
+    share: float
+    num_ws: int
+
+
+def draw_fakes(
+    generator: torch.Generator,
+    labels: LabelPool,
+    *,
+    batch_size: int,
+    views: int,
+    z_dim: int,
+    own_latents: bool = False,
+    mixing: Mixing | None = None,
+) -> FakeDraws:
+    """Draw for a whole batch of ``batch_size`` scenes over all processes.
+
+    Args:
+        generator: of random numbers.
+        labels: where cameras come from.
+        batch_size: scenes.
+        views: cameras of each.
+        z_dim: numbers per latent.
+        own_latents: one for every view.
+        mixing: None is off. It draws last, so that everything else stays the same.
+    """
+    scenes = (batch_size, views) if own_latents else (batch_size,)
+    draws = FakeDraws(
+        z=torch.randn(*scenes, z_dim, generator=generator),
         camera_labels=labels.sample_labels(batch_size * views, generator).unflatten(0, (batch_size, views)),
         backgrounds=torch.rand(batch_size, views, 3, generator=generator),
+    )
+    if mixing is None or mixing.share <= 0:
+        return draws
+    crossovers = torch.randint(1, max(mixing.num_ws, 2), scenes, generator=generator)
+    mixed = torch.rand(scenes, generator=generator) < mixing.share
+    return replace(
+        draws,
+        mixed_z=torch.randn(*scenes, z_dim, generator=generator),
+        crossovers=torch.where(mixed, crossovers, mixing.num_ws),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgsgan.export.atomic import atomic_path
-from cgsgan.training.checkpoint import clean_checkpoints, list_checkpoints
+from cgsgan.training.checkpoint import clean_checkpoints, list_checkpoints, note_stored_score
 from cgsgan.training.log import trim_log
 
 CONFIG_FILE = "config.yaml"
@@ -97,6 +97,9 @@ class RunFolder:
             kimg: where training goes on.
         """
         trim_log(self.log, kimg)
+        newest = self.latest_checkpoint()
+        if newest is not None:
+            note_stored_score(newest)
         self.write_config(config_text)
 
     def write_config(self, config_text: str) -> None:

@@ -38,6 +38,11 @@ def learning_rate_factor(images_seen: int, *, total_kimg: float, decay_kimg: flo
     return final + (1.0 - final) * min(left / decay_kimg, 1.0)
 
 
+def passed(before: int, now: int, kimg: float) -> bool:
+    """Whether a multiple of ``kimg`` thousand images lies in (before, now]."""
+    return math.floor(before / (kimg * 1000)) != math.floor(now / (kimg * 1000))
+
+
 def ema_beta(images_seen: int, *, batch_size: int, halflife_kimg: float, rampup: float) -> float:
     """Weight of the old average for one update: half-life ``halflife_kimg``, at most ``rampup`` of what was seen."""
     halflife = halflife_kimg * 1000

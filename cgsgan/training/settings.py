@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.guards import GuardConfig
 
@@ -41,7 +42,10 @@ class LossConfig:
     """Weights of the objective.
 
     Attributes:
+        objective: "non_saturating", as published, or "relativistic": the discriminator learns to rank a real picture
+            above a fake one, in pairs, and the generator the opposite (R3GAN).
         r1_gamma: weight of the R1 penalty; the loss is gamma / 2 * |gradient|^2 for images in [-1, 1].
+        r2_gamma: the same for fake images. None: ``r1_gamma`` for the relativistic objective, which needs it, else 0.
         r1_interval: steps between penalties (lazy regularisation); the penalty is multiplied by it.
         knn_weight: weight of the neighbour distances of the coarsest anchors.
         knn_neighbors: how many neighbours count.
@@ -50,13 +54,21 @@ class LossConfig:
         blur_fade_kimg: it has faded out after this many images. 0 is off.
     """
 
+    objective: Literal["non_saturating", "relativistic"] = "non_saturating"
     r1_gamma: float = 1.0
+    r2_gamma: float | None = None
     r1_interval: int = 16
     knn_weight: float = 20.0
     knn_neighbors: int = 64
     center_weight: float = 1.0
     blur_sigma: float = 10.0
     blur_fade_kimg: float = 200.0
+
+    def resolve_r2_gamma(self) -> float:
+        """The weight of the penalty on fakes."""
+        if self.r2_gamma is not None:
+            return self.r2_gamma
+        return self.r1_gamma if self.objective == "relativistic" else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +77,21 @@ class TrainingConfig:
 
     Attributes:
         kimg: thousands of real images to show the discriminator.
+        start_from: a run folder or checkpoint of another run, whose networks this one starts from: at the same size, or
+            grown to a larger one (see ``cgsgan.growing``). Everything else begins anew: optimisers, schedules (the blur
+            too), images seen. Once this run has a checkpoint of its own, the path is not looked at any more.
         max_minutes: stop cleanly after this much wall time if the images are not through by then. 0 is off.
         batch_size: scenes per step, over all processes.
+        accumulate: make each update from so many parts of a process's share of the batch, one after the other: the
+            same gradients with the memory of one part. A part must hold whole minibatch-std groups.
         views_per_scene: views V of every scene in the generator's step; gradients are averaged at the Gaussians.
+        gradient_averaging: off, every view has a latent of its own: V times as many scenes, each seen from one camera.
+            As many pictures judge the generator per update, but none of its scenes from several sides. It runs V times.
+        views_apart: each view of a scene is judged in a call of its own, so that a minibatch-std group holds as many
+            identities as pictures (CGS-GAN's fix). Off, all views are judged in one call and a group holds several
+            views of one identity; memory grows with V.
+        backgrounds: of real and fake pictures: a random colour for each, or white for all.
+        style_mixing: share of scenes whose later style rows, from a random one on, come from a second latent.
         reuse_fakes: the discriminator's step takes the pictures of the generator's step (one view of each, in turn)
             instead of generating new ones: about a quarter faster, and equally good in small runs.
         optimizer: see OptimizerConfig.
@@ -75,21 +99,34 @@ class TrainingConfig:
         augmentation: see AugmentationConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
-        mixed_precision: Accelerate's word for autocast; fp16 is not offered for the generator.
+        mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
+            has its own (``discriminator.half_precision_blocks``).
+        tf32: let float32 products on a GPU round their factors to 11 bits; published networks were trained without.
         seed: of weights, data order and latents.
         log_kimg: a line in the console and in log.jsonl.
         sample_kimg: a contact sheet of the averaged generator.
         checkpoint_kimg: a checkpoint to resume from.
         keep_checkpoints: older ones are removed beyond this number. 0 keeps all.
         milestone_kimg: the first checkpoint at or after every multiple of this is kept for ever. 0 is off.
+        evaluate_kimg: score the averaged generator this often, and at the end, and save a checkpoint with it; the best
+            one is never removed. 0 is off.
+        evaluate_count: generated pictures of a score, and real ones at most.
+        evaluate_features: ``random`` needs no weights (the score is ``frd``); see ``cgsgan evaluate``.
+        evaluate_weights: weight file of other features; None is a download.
         guard: what stops a run that has gone wrong.
         trackers: also report to these, through Accelerate; console, log.jsonl and curves.png are always there.
     """
 
     kimg: float = 15000.0
+    start_from: str | None = None
     max_minutes: float = 0.0
     batch_size: int = 32
+    accumulate: int = 1
     views_per_scene: int = 4
+    gradient_averaging: bool = True
+    views_apart: bool = True
+    backgrounds: Literal["random", "white"] = "random"
+    style_mixing: float = 0.0
     reuse_fakes: bool = False
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
@@ -97,12 +134,17 @@ class TrainingConfig:
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
+    tf32: bool = False
     seed: int = 0
     log_kimg: float = 4.0
     sample_kimg: float = 200.0
     checkpoint_kimg: float = 200.0
     keep_checkpoints: int = 3
     milestone_kimg: float = 0.0
+    evaluate_kimg: float = 0.0
+    evaluate_count: int = 2048
+    evaluate_features: ExtractorName = "random"
+    evaluate_weights: str | None = None
     guard: GuardConfig = field(default_factory=GuardConfig)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
@@ -112,10 +154,27 @@ class TrainingConfig:
         Raises:
             ValueError: names the field, the value and what is allowed.
         """
-        positive = ("kimg", "batch_size", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
+        positive = ("kimg", "batch_size", "accumulate", "views_per_scene", "log_kimg", "sample_kimg", "checkpoint_kimg")
         for name in positive:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ValueError(f"training.{name}: expected a finite number > 0, got {value}")
+        if self.evaluate_kimg < 0 or self.evaluate_count < 8:
+            raise ValueError(
+                "training: expected evaluate_kimg >= 0 and evaluate_count >= 8, got "
+                f"{self.evaluate_kimg} and {self.evaluate_count}"
+            )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")
+        if not 0 <= self.style_mixing <= 1:
+            raise ValueError(f"training.style_mixing: expected a share in [0, 1], got {self.style_mixing}")
+        if self.loss.objective == "relativistic" and self.augmentation.mode == "adaptive":
+            raise ValueError(
+                "training.augmentation.mode: adaptive goes by the sign of D(real), which means nothing to a "
+                "relativistic discriminator; use fixed"
+            )
+        if self.loss.objective == "relativistic" and self.accumulate > 1:
+            raise ValueError(
+                "training.accumulate: a relativistic discriminator judges fakes and reals together; expected 1, got "
+                f"{self.accumulate}"
+            )

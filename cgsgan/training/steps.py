@@ -11,9 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.cameras import Cameras
-from cgsgan.losses.adversarial import discriminator_loss_fake, discriminator_loss_real, generator_loss
+from cgsgan.losses.adversarial import (
+    discriminator_loss_fake,
+    discriminator_loss_real,
+    generator_loss,
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
 from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.losses.gradient_penalty import r1_penalty
+from cgsgan.models.mapping import Mapping
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.training.draws import FakeDraws
 from cgsgan.training.multiview import multiview_backward
@@ -49,6 +56,7 @@ class AdversarialSteps:
         renderer: scenes to images.
         size: image size in pixels.
         loss: weights.
+        views_apart: each view of a scene is judged in a call of its own; otherwise all in one.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
         augment: changes pictures in [-1, 1] before the discriminator sees them.
     """
@@ -58,6 +66,7 @@ class AdversarialSteps:
     renderer: Renderer
     size: int
     loss: LossConfig
+    views_apart: bool = True
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     augment: Callable[[Tensor], Tensor] | None = None
 
@@ -65,18 +74,39 @@ class AdversarialSteps:
         self._judging_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
 
     def generator_gradients(
-        self, draws: FakeDraws, images_seen: int, *, keep_view: int | None = None
+        self,
+        draws: FakeDraws,
+        images_seen: int,
+        *,
+        keep_view: int | None = None,
+        reals: JudgedImages | None = None,
     ) -> tuple[Stats, JudgedImages | None]:
         """Accumulate the generator's gradient over all views of ``draws``.
 
         Args:
-            draws: B latents with V cameras and backgrounds each.
+            draws: B latents with V cameras and backgrounds each, or B x V latents with one each.
             images_seen: for the blur schedule.
             keep_view: also give the pictures of this view, for the discriminator's step.
+            reals: what fakes are compared with by a relativistic objective.
         """
         self._freeze_discriminator(True)
-        output = self._generate(draws.z)
-        views = draws.camera_labels.shape[1]
+        real_logits = self._rivals(reals, images_seen)
+        scenes, found = draws.scenes(), []
+        kept: JudgedImages | None = None
+        for view, part in enumerate(scenes):
+            keep = keep_view if len(scenes) == 1 else (0 if view == keep_view else None)
+            stats, fakes = self._scene_gradients(part, images_seen, keep, real_logits, share=1 / len(scenes))
+            found.append(stats)
+            kept = fakes or kept
+        self._freeze_discriminator(False)
+        return {name: torch.stack([s[name] for s in found]).mean() for name in found[0]}, kept
+
+    def _scene_gradients(
+        self, draws: FakeDraws, images_seen: int, keep_view: int | None, real_logits: Tensor | None, *, share: float
+    ) -> tuple[Stats, JudgedImages | None]:
+        """``share`` of the gradient of one set of scenes, averaged over their views."""
+        output = self._generate(draws)
+        views = range(draws.camera_labels.shape[1])
         logits: list[Tensor] = []
         kept: list[JudgedImages] = []
 
@@ -88,17 +118,37 @@ class AdversarialSteps:
                 kept.append(fakes)
                 view_logits = fakes.logits
                 assert view_logits is not None
-                (gradient,) = torch.autograd.grad(generator_loss(view_logits), fakes.images, retain_graph=True)
+                loss = self._generator_loss(view_logits, real_logits)
+                (gradient,) = torch.autograd.grad(loss, fakes.images, retain_graph=True)
                 loss = (images * gradient).sum()  # a loss with exactly this gradient at the pictures
             else:
                 view_logits = self._judge(images, labels, images_seen)
-                loss = generator_loss(view_logits)
+                loss = self._generator_loss(view_logits, real_logits)
             logits.append(view_logits.detach())
-            return loss
+            return loss * share
+
+        def joint_loss(scenes: Gaussians, _: int) -> Tensor:
+            labels = list(draws.camera_labels.unbind(1))
+            images = [self._render(scenes, labels[view], draws.backgrounds[:, view]) for view in views]
+            if keep_view is not None:
+                kept.append(JudgedImages(images=images[keep_view].detach(), camera_labels=labels[keep_view]))
+            seen = torch.cat([self._discriminator_input(part * 2 - 1, images_seen) for part in images])
+            # Views of a scene lie B apart, as the members of a minibatch-std group do when V is a multiple of its size.
+            joint_logits = self._discriminate(seen, torch.cat(labels))
+            logits.append(joint_logits.detach())
+            rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
+            return self._generator_loss(joint_logits, rivals) * share
 
         regularizer, stats = self._regularize(output)
-        multiview_backward(output.gaussians, view_loss, views=views, regularizer=regularizer)
-        self._freeze_discriminator(False)
+        if regularizer is not None:
+            regularizer = regularizer * share
+        apart = self.views_apart or len(views) == 1
+        multiview_backward(
+            output.gaussians,
+            view_loss if apart else joint_loss,
+            views=len(views) if apart else 1,
+            regularizer=regularizer,
+        )
         stats["generator_logits"] = torch.cat(logits).mean()
         return stats, kept[0] if kept else None
 
@@ -106,18 +156,31 @@ class AdversarialSteps:
     def fresh_fakes(self, draws: FakeDraws) -> JudgedImages:
         """Pictures of new latents (view 0 of ``draws``), without a graph."""
         labels = draws.camera_labels[:, 0]
-        images = self._render(self._generate(draws.z).gaussians, labels, draws.backgrounds[:, 0])
+        images = self._render(self._generate(draws).gaussians, labels, draws.backgrounds[:, 0])
         return JudgedImages(images=images, camera_labels=labels)
 
     def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
-        fake_logits = fakes.logits
-        if fake_logits is None:
-            fake_logits = self._judge(fakes.images, fakes.camera_labels, images_seen)
+        if self.loss.objective == "non_saturating":
+            return self.real_gradients(reals, self.fake_gradients(fakes, images_seen), images_seen)
+        fake_logits = self._logits(fakes, images_seen)
+        real_logits = self._logits(reals, images_seen)
+        relativistic_discriminator_loss(fake_logits, real_logits).backward(inputs=self._judging_weights)
+        return self._logit_stats(real_logits.detach(), fake_logits.detach())
+
+    def fake_gradients(self, fakes: JudgedImages, images_seen: int) -> Tensor:
+        """The first half of :meth:`discriminator_gradients`; gives the logits of the fakes."""
+        fake_logits = self._logits(fakes, images_seen)
         discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
-        real_logits = self._judge(reals.images, reals.camera_labels, images_seen)
+        return fake_logits.detach()
+
+    def real_gradients(self, reals: JudgedImages, fake_logits: Tensor, images_seen: int) -> Stats:
+        """The second half of :meth:`discriminator_gradients`."""
+        real_logits = self._logits(reals, images_seen)
         discriminator_loss_real(real_logits).backward()
-        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        return self._logit_stats(real_logits.detach(), fake_logits)
+
+    def _logit_stats(self, real_logits: Tensor, fake_logits: Tensor) -> Stats:
         stats = {
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
@@ -127,25 +190,59 @@ class AdversarialSteps:
             stats["real_signs"] = real_logits.sign().mean()
         return stats
 
-    def penalty_gradients(self, reals: JudgedImages, images_seen: int) -> Stats:
-        """Accumulate the gradient of the lazy R1 penalty: gamma / 2 * interval * mean |grad|^2."""
+    def _logits(self, judged: JudgedImages, images_seen: int) -> Tensor:
+        """Those that are there already, or new ones."""
+        if judged.logits is not None:
+            return judged.logits
+        return self._judge(judged.images, judged.camera_labels, images_seen)
+
+    def penalty_gradients(self, reals: JudgedImages, images_seen: int, *, fakes: JudgedImages | None = None) -> Stats:
+        """Accumulate the gradient of the lazy penalties, R1 on reals and R2 on fakes, those whose gamma is not 0:
+        gamma / 2 * interval * mean |grad|^2.
+        """
+        judged = {"r1_penalty": (reals, self.loss.r1_gamma), "r2_penalty": (fakes, self.loss.resolve_r2_gamma())}
+        return {
+            name: self._penalize(pictures, gamma, images_seen)
+            for name, (pictures, gamma) in judged.items()
+            if pictures is not None and gamma > 0
+        }
+
+    def _penalize(self, pictures: JudgedImages, gamma: float, images_seen: int) -> Tensor:
         # The range conversion stands before requires_grad, so that gamma keeps its published meaning; the blur behind
         # it: the penalty is on the gradient at the picture.
-        images = (reals.images * 2 - 1).requires_grad_(True)
-        seen = self._discriminator_input(images, images_seen)
-        with self.autocast():
-            logits = self.discriminator(seen, reals.camera_labels)
+        images = (pictures.images.detach() * 2 - 1).requires_grad_(True)
+        logits = self._discriminate(self._discriminator_input(images, images_seen), pictures.camera_labels)
         penalty = r1_penalty(logits, images)
-        (penalty.mean() * (0.5 * self.loss.r1_gamma * self.loss.r1_interval)).backward()
-        return {"r1_penalty": penalty.detach().mean()}
+        (penalty.mean() * (0.5 * gamma * self.loss.r1_interval)).backward()
+        return penalty.detach().mean()
+
+    def _generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+        if real_logits is None:
+            return generator_loss(fake_logits)
+        return relativistic_generator_loss(fake_logits, real_logits)
+
+    @torch.no_grad()
+    def _rivals(self, reals: JudgedImages | None, images_seen: int) -> Tensor | None:
+        """Logits of the real pictures that fakes are compared with, for an objective that does so."""
+        if self.loss.objective != "relativistic":
+            return None
+        assert reals is not None, "a relativistic generator needs real pictures"
+        return self._judge(reals.images, reals.camera_labels, images_seen)
 
     def _freeze_discriminator(self, frozen: bool) -> None:
         for parameter in self._judging_weights:
             parameter.requires_grad_(not frozen)
 
-    def _generate(self, z: Tensor) -> GeneratorOutput:
+    def _generate(self, draws: FakeDraws) -> GeneratorOutput:
+        update = self.generator.training
         with self.autocast():
-            return self.generator(z, update_w_average=self.generator.training)
+            if draws.mixed_z is None or draws.crossovers is None:
+                return self.generator(draws.z, update_w_average=update)
+            mapping: Mapping = self.generator.mapping  # type: ignore[assignment]
+            first, second = mapping(draws.z, update_average=update), mapping(draws.mixed_z)
+            rows = torch.arange(first.shape[1], device=first.device)
+            keep = rows < draws.crossovers[:, None]
+            return self.generator(ws=torch.where(keep[:, :, None], first, second))
 
     def _render(self, scenes: Gaussians, labels: Tensor, backgrounds: Tensor) -> Tensor:
         cameras = Cameras.from_labels(labels.unsqueeze(1))
@@ -160,7 +257,9 @@ class AdversarialSteps:
         return seen if self.augment is None else self.augment(seen)
 
     def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
-        seen = self._discriminator_input(images * 2 - 1, images_seen)
+        return self._discriminate(self._discriminator_input(images * 2 - 1, images_seen), labels)
+
+    def _discriminate(self, seen: Tensor, labels: Tensor) -> Tensor:
         with self.autocast():
             return self.discriminator(seen, labels)
 

@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from signal import Signals
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
+from cgsgan.training.accumulation import AccumulatedSteps
+from cgsgan.training.agreement import Agreement
 from cgsgan.training.augmentation import make_augmenter
+from cgsgan.training.batches import Batches
 from cgsgan.training.checkpoint import (
     GENERATOR_FILE,
     CheckpointError,
     GeneratorFile,
     TrainingState,
-    flatten_optimizer,
     list_checkpoints,
-    prefixed,
     read_generator,
     read_training_state,
-    restore_optimizer,
     save_checkpoint,
-    unprefixed,
 )
-from cgsgan.training.draws import FakeDraws, LabelPool, deal, draw_backgrounds, draw_fakes, step_generator
+from cgsgan.training.draws import LabelPool
 from cgsgan.training.ema import make_ema, update_ema
 from cgsgan.training.guards import CollapseGuard, FiniteGuard, TrainingBrokenError, check_weights
-from cgsgan.training.interruption import STOPPING, StopRequest
+from cgsgan.training.interruption import StopRequest
 from cgsgan.training.log import trim_log
+from cgsgan.training.milestones import Milestones, Score
 from cgsgan.training.optimization import (
     average_over_processes,
     discriminator_updater,
     generator_updater,
 )
 from cgsgan.training.run_folder import RunFolder
-from cgsgan.training.schedules import ema_beta, learning_rate_factor
+from cgsgan.training.schedules import ema_beta, learning_rate_factor, passed
 from cgsgan.training.settings import TrainingConfig
-from cgsgan.training.steps import AdversarialSteps, JudgedImages, Stats
+from cgsgan.training.state_tensors import collect_tensors, load_tensors
+from cgsgan.training.steps import AdversarialSteps, Stats
 from cgsgan.training.streams import RealStream
 from cgsgan.training.tracking import Clock, RunningMeans, Tracker
-
-RANDOM_STREAMS = 3
-"""Latents of the generator's step, of fresh fakes, and backgrounds of real images."""
-
-
-@dataclass(kw_only=True)
-class Milestones:
-    """What happens beside training; the experiment supplies it.
-
-    Attributes:
-        sample: writes a contact sheet of the averaged generator for this many images seen; says where.
-        config: the resolved config as plain data, for checkpoints.
-    """
-
-    sample: Callable[[nn.Module, int], str]
-    config: dict[str, Any]
 
 
 class Trainer:
@@ -88,11 +70,11 @@ class Trainer:
         run: RunFolder,
         milestones: Milestones,
     ) -> None:
-        if config.batch_size % accelerator.num_processes:
-            raise ValueError(
-                f"training.batch_size: {config.batch_size} does not divide over {accelerator.num_processes} processes"
-            )
-        self.steps, self.stream, self.labels = steps, stream, labels
+        processes, parts = accelerator.num_processes, config.accumulate
+        if config.batch_size % (processes * parts):
+            over = f"{processes} processes" + (f" in {parts} parts each (training.accumulate)" if parts > 1 else "")
+            raise ValueError(f"training.batch_size: {config.batch_size} does not divide over {over}")
+        self.steps, self.stream = steps, stream
         self.config, self.accelerator, self.run, self.milestones = config, accelerator, run, milestones
         self.ema = make_ema(steps.generator)
         self.generator_updater = generator_updater(steps.generator, config.optimizer, accelerator)
@@ -102,13 +84,20 @@ class Trainer:
         self.augmenter = steps.augment = make_augmenter(
             config.augmentation, seed=config.seed, batch_size=config.batch_size, accelerator=accelerator
         )
+        self._gradients = steps if parts == 1 else AccumulatedSteps(steps, parts, self.augmenter)
+        z_dim: int = steps.generator.z_dim  # type: ignore[assignment]
+        num_ws: int = steps.generator.num_ws  # type: ignore[assignment]
+        self.batches = Batches(stream, labels, config, z_dim=z_dim, num_ws=num_ws, accelerator=accelerator)
         self.step_index = 0
         self.images_seen = 0
         self.rollbacks = 0
         self._saved_at = -1
         self._rollbacks_from_here = 0
         self._means = RunningMeans()
-        self._finite_guard = FiniteGuard({"generator": steps.generator, "discriminator": steps.discriminator})
+        self._networks = {"generator": steps.generator, "discriminator": steps.discriminator}
+        updaters = {"generator_adam": self.generator_updater, "discriminator_adam": self.discriminator_updater}
+        self._optimizers = {name: updater.adam for name, updater in updaters.items()}
+        self.agreement = Agreement(accelerator, FiniteGuard(self._networks))
         self._collapse_guard = CollapseGuard(config.guard)
 
     def train(self) -> Signals | None:
@@ -129,26 +118,30 @@ class Trainer:
                 before = self.images_seen
                 stats = self.train_step()
                 late = 0 < self.config.max_minutes <= clock.minutes()
-                received, late, broken = self._agree(stats, request.signal, late)
+                received, late, broken = self.agreement.after_step(stats, request.signal, late)
                 if broken:
                     self._roll_back(tracker, broken)
                 else:
                     self._means.add(stats)
                     tracker.advance(self.images_seen / 1000, clock.rate(self.images_seen))
-                    self._keep_books(before, tracker, clock, hurried=received is not None)
+                    self._keep_books(before, tracker, clock, hurried=received is not None, late=late)
                 if received or late:
                     break
             if self.images_seen != self._saved_at:
                 self.save()
         return received
 
-    def _keep_books(self, before: int, tracker: Tracker, clock: Clock, *, hurried: bool) -> None:
+    def _keep_books(self, before: int, tracker: Tracker, clock: Clock, *, hurried: bool, late: bool) -> None:
         """Log, sample and save what has come due; a run that is being stopped has no time for pictures."""
-        if self._passed(before, self.config.log_kimg):
+        if passed(before, self.images_seen, self.config.log_kimg):
             self._report(tracker, clock)
-        if self._passed(before, self.config.sample_kimg) and not hurried:
+        if passed(before, self.images_seen, self.config.sample_kimg) and not hurried:
             self._sample(tracker)
-        if self._passed(before, self.config.checkpoint_kimg):
+        ends = late or self.images_seen >= self.config.kimg * 1000
+        every = self.config.evaluate_kimg
+        if every > 0 and not hurried and (ends or passed(before, self.images_seen, every)):
+            self.save(score=self._score(tracker))
+        elif passed(before, self.images_seen, self.config.checkpoint_kimg):
             self.save()
 
     def train_step(self) -> Stats:
@@ -162,22 +155,23 @@ class Trainer:
         )
         if self.augmenter is not None:
             self.augmenter.begin_step(self.step_index)
-        draws, fresh = self._draw_fakes()
+        draws, fresh = self.batches.fakes(self.step_index, self.rollbacks)
         keep = self.step_index % config.views_per_scene if fresh is None else None
-        stats, fakes = self.steps.generator_gradients(draws, seen, keep_view=keep)
+        reals = self.batches.reals(self.step_index, self.rollbacks)
+        stats, fakes = self._gradients.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:
-            fakes = self.steps.fresh_fakes(fresh)
+            fakes = self._gradients.fresh_fakes(fresh)
         assert fakes is not None
 
-        reals = self._next_reals()
-        stats |= self.steps.discriminator_gradients(fakes, reals, seen)
+        stats |= self._gradients.discriminator_gradients(fakes, reals, seen)
         if self.augmenter is not None:
             stats["augmentation_p"] = stats["real_signs"].new_tensor(self.augmenter.p)
             self.augmenter.observe(stats["real_signs"])
         stats["discriminator_gradient_norm"] = self.discriminator_updater.step(rate)
-        if self.step_index % config.loss.r1_interval == 0 and config.loss.r1_gamma > 0:
-            stats |= self.steps.penalty_gradients(reals, seen)
+        penalized = config.loss.r1_gamma > 0 or config.loss.resolve_r2_gamma() > 0
+        if self.step_index % config.loss.r1_interval == 0 and penalized:
+            stats |= self._gradients.penalty_gradients(reals, seen, fakes=fakes)
             stats["penalty_gradient_norm"] = self.discriminator_updater.step(rate)
 
         # The running mean of w is one over this process's latents; averaging it makes it one over all.
@@ -193,8 +187,11 @@ class Trainer:
         update_ema(self.ema, self.steps.generator, beta)
         return stats
 
-    def save(self) -> None:
+    def save(self, score: Score | None = None) -> None:
         """Write a checkpoint (main process).
+
+        Args:
+            score: of the averaged generator.
 
         Raises:
             TrainingBrokenError: when the averaged generator holds NaN or infinity.
@@ -208,11 +205,12 @@ class Trainer:
             )
             keep, milestone = self.config.keep_checkpoints, self.config.milestone_kimg
             try:
-                save_checkpoint(self.run.checkpoints, generator, self._state(), keep=keep, milestone_kimg=milestone)
+                state = self._state(score)
+                save_checkpoint(self.run.checkpoints, generator, state, keep=keep, milestone_kimg=milestone)
             except (CheckpointError, OSError) as error:
                 failure = error
         # Nobody goes on before it is written, and nobody waits for a process that could not.
-        (failed,) = self._total([float(failure is not None)])
+        (failed,) = self.agreement.total([float(failure is not None)])
         if failed:
             raise failure or CheckpointError(f"{self.run.path}: the main process could not write its checkpoint")
         self._saved_at, self._rollbacks_from_here = self.images_seen, 0
@@ -230,12 +228,8 @@ class Trainer:
             raise CheckpointError(f"{self.run.path}: its checkpoint cannot be resumed ({reason})") from None
 
     def _restore(self, state: TrainingState, ema_weights: Mapping[str, Tensor]) -> None:
-        tensors = state.tensors
-        self.steps.generator.load_state_dict(unprefixed("generator", tensors))
-        self.steps.discriminator.load_state_dict(unprefixed("discriminator", tensors))
+        load_tensors(state.tensors, self._networks, self._optimizers)
         self.ema.load_state_dict(ema_weights)
-        restore_optimizer("generator_adam", self.generator_updater.adam, tensors)
-        restore_optimizer("discriminator_adam", self.discriminator_updater.adam, tensors)
         self.step_index = int(state.progress["step"])
         self.images_seen = int(state.progress["images_seen"])
         self.rollbacks = int(state.progress.get("rollbacks", 0))
@@ -244,13 +238,7 @@ class Trainer:
             self.augmenter.load_state_dict(state.progress["augmentation"])
         self._saved_at = self.images_seen
 
-    def _state(self) -> TrainingState:
-        tensors = {
-            **prefixed("generator", self.steps.generator.state_dict()),
-            **prefixed("discriminator", self.steps.discriminator.state_dict()),
-            **flatten_optimizer("generator_adam", self.generator_updater.adam),
-            **flatten_optimizer("discriminator_adam", self.discriminator_updater.adam),
-        }
+    def _state(self, score: Score | None = None) -> TrainingState:
         progress: dict[str, Any] = {
             "step": self.step_index,
             "images_seen": self.images_seen,
@@ -259,43 +247,9 @@ class Trainer:
         progress["data"] = self.stream.state_dict()
         if self.augmenter is not None:
             progress["augmentation"] = self.augmenter.state_dict()
-        return TrainingState(tensors=tensors, progress=progress)
-
-    def _draw_fakes(self) -> tuple[FakeDraws, FakeDraws | None]:
-        config = self.config
-        z_dim: int = self.steps.generator.z_dim  # type: ignore[assignment]
-
-        def draw(stream: int, views: int) -> FakeDraws:
-            random = self._random(stream)
-            whole = draw_fakes(random, self.labels, batch_size=config.batch_size, views=views, z_dim=z_dim)
-            return FakeDraws(
-                z=self._deal(whole.z),
-                camera_labels=self._deal(whole.camera_labels),
-                backgrounds=self._deal(whole.backgrounds),
-            )
-
-        return draw(0, config.views_per_scene), None if config.reuse_fakes else draw(1, 1)
-
-    def _random(self, stream: int) -> torch.Generator:
-        """The random numbers of this step; after a rollback, others than those that led there."""
-        return step_generator(self.config.seed, self.step_index, stream + RANDOM_STREAMS * self.rollbacks)
-
-    def _next_reals(self) -> JudgedImages:
-        batch = self.stream.next()
-        random = self._random(stream=2)
-        backgrounds = self._deal(draw_backgrounds(random, batch_size=self.config.batch_size))
-        pixels = batch.premultiplied.to(self.accelerator.device)
-        images = pixels[:, :3] + (1 - pixels[:, 3:]) * backgrounds[:, :, None, None]
-        return JudgedImages(images=images, camera_labels=batch.camera_labels.to(self.accelerator.device))
-
-    def _deal(self, whole: Tensor) -> Tensor:
-        accelerator = self.accelerator
-        return deal(
-            whole,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            device=accelerator.device,
-        )
+        if score is not None:
+            progress["score"] = {"metric": score.metric, "value": score.value}
+        return TrainingState(tensors=collect_tensors(self._networks, self._optimizers), progress=progress)
 
     def _roll_back(self, tracker: Tracker, broken: list[str]) -> None:
         """Go back to the last checkpoint, with other latents and the pictures that come next, or stop.
@@ -324,25 +278,8 @@ class Trainer:
         tracker.say(f"{what}; back to {last.name} with other latents and pictures ({attempts}/{guard.max_rollbacks})")
         tracker.record({"event": "rollback", "text": what, "kimg": self.images_seen / 1000})
 
-    def _agree(self, stats: Stats, received: Signals | None, late: bool) -> tuple[Signals | None, bool, list[str]]:
-        """What all processes do after this step: one small reduction, so that all leave the loop at the same one."""
-        names, broken = self._finite_guard.look(stats)
-        own = [float(received == number) for number in STOPPING]
-        total = self._total([*own, float(late), *broken.float().tolist()])
-        signals = [number for number, count in zip(STOPPING, total[: len(STOPPING)]) if count > 0]
-        found = [name for name, count in zip(names, total[len(STOPPING) + 1 :], strict=True) if count > 0]
-        return (signals[0] if signals else None), total[len(STOPPING)] > 0, found
-
-    def _total(self, values: list[float]) -> list[float]:
-        """Sums over all processes."""
-        if self.accelerator.num_processes == 1:
-            return values
-        reduced = self.accelerator.reduce(torch.tensor(values, device=self.accelerator.device), reduction="sum")
-        assert isinstance(reduced, Tensor)
-        return reduced.tolist()
-
     def _report(self, tracker: Tracker, clock: Clock) -> None:
-        taken, kimg = self._average(self._means.take()), self.images_seen / 1000
+        taken, kimg = self.agreement.average(self._means.take()), self.images_seen / 1000
         rate = clock.rate(self.images_seen)
         tracker.report(kimg, rate, taken)
         self.accelerator.log({"images_per_second": rate, **taken}, step=self.images_seen)
@@ -351,14 +288,15 @@ class Trainer:
             tracker.say(warning)
             tracker.record({"event": "collapse", "text": warning, "kimg": kimg})
 
-    def _average(self, means: dict[str, float]) -> dict[str, float]:
-        """Means over all processes: all of them log, and stop, on the same numbers."""
-        total = self._total(list(means.values()))
-        return {name: value / self.accelerator.num_processes for name, value in zip(means, total, strict=True)}
-
     def _sample(self, tracker: Tracker) -> None:
         if self.accelerator.is_main_process:
             tracker.say(f"{self.images_seen / 1000:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
 
-    def _passed(self, before: int, kimg: float) -> bool:
-        return math.floor(before / (kimg * 1000)) != math.floor(self.images_seen / (kimg * 1000))
+    def _score(self, tracker: Tracker) -> Score | None:
+        if self.milestones.score is None:
+            return None
+        score, kimg = self.milestones.score(self.ema), self.images_seen / 1000
+        tracker.say(f"{kimg:8.1f} kimg  {score.metric}: {score.value:.4g}")
+        tracker.record({"kimg": round(kimg, 3), score.name: score.value})
+        self.accelerator.log({score.name: score.value}, step=self.images_seen)
+        return score

@@ -17,14 +17,13 @@ from cgsgan.training.checkpoint import (
     GeneratorFile,
     TrainingState,
     find_generator,
-    flatten_optimizer,
     list_checkpoints,
     read_generator,
     read_training_state,
-    restore_optimizer,
     save_checkpoint,
     write_generator,
 )
+from cgsgan.training.state_tensors import flatten_optimizer, restore_optimizer
 
 
 def generator_file(seen: int = 1500) -> GeneratorFile:

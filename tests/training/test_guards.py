@@ -61,14 +61,14 @@ def test_nan_stops_at_its_step_and_leaves_the_last_checkpoint(tmp_path: Path, ac
 def test_rollback_goes_on_with_other_latents_and_later_pictures(tmp_path: Path, accelerator: Accelerator):
     trainer = guarded(tmp_path / "run", accelerator, on_nan="rollback")
     latents = []
-    draw = trainer._draw_fakes
+    draw = trainer.batches.fakes
 
-    def drawing():
-        draws = draw()
+    def drawing(step, rollbacks):
+        draws = draw(step, rollbacks)
         latents.append((trainer.step_index, draws[0].z))
         return draws
 
-    trainer._draw_fakes = drawing
+    trainer.batches.fakes = drawing
     trainer.train()
     assert trainer.images_seen == 96
     assert trainer.rollbacks == 1
@@ -103,10 +103,10 @@ def test_rollbacks_come_to_an_end(tmp_path: Path, accelerator: Accelerator):
 def test_broken_weights_are_named(tmp_path: Path, accelerator: Accelerator, network: str):
     trainer = tiny_trainer(tiny_config(), tmp_path / "run", accelerator)
     stats = trainer.train_step()
-    assert trainer._agree(stats, None, False) == (None, False, [])
+    assert trainer.agreement.after_step(stats, None, False) == (None, False, [])
     with torch.no_grad():
         list(getattr(trainer.steps, network).parameters())[-1].view(-1)[0] = float("inf")
-    assert trainer._agree(stats, None, False) == (None, False, [f"{network} weights"])
+    assert trainer.agreement.after_step(stats, None, False) == (None, False, [f"{network} weights"])
 
 
 def test_a_gradient_that_was_made_finite_is_still_seen(tmp_path: Path, accelerator: Accelerator):

@@ -7,7 +7,7 @@ import math
 import torch
 
 from cgsgan.training.ema import make_ema, update_ema
-from cgsgan.training.schedules import blur, blur_sigma, ema_beta, learning_rate_factor
+from cgsgan.training.schedules import blur, blur_sigma, ema_beta, learning_rate_factor, passed
 
 
 def test_blur_fades_linearly_to_nothing():
@@ -58,3 +58,10 @@ def test_update_ema_interpolates_parameters_and_copies_buffers():
     torch.testing.assert_close(ema.running_mean, torch.full((3,), 2.0))
     assert not ema.training
     assert not ema.weight.requires_grad
+
+
+def test_odd_intervals_are_counted():
+    assert passed(8, 24, 0.0005)
+    assert passed(8, 24, 0.02)
+    assert not passed(8, 24, 1e9)
+    assert not passed(20, 24, 0.02)

@@ -13,6 +13,7 @@ from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.training.schedules import blur, blur_sigma
 from cgsgan.training.steps import JudgedImages
 from tests.tiny_experiment import tiny_config, tiny_draws, tiny_reals, tiny_steps
+from tests.training.live_bytes import LiveBytes
 
 
 @pytest.fixture
@@ -52,30 +53,6 @@ def test_multiview_gradient_is_that_of_the_mean_of_the_view_losses(reference_con
         assert gradient.norm() > 0, name
         # Observed worst: 3e-7 relative, where the networks compute in single precision by design.
         assert (ours[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
-
-
-class LiveBytes:
-    """Counts what autograd holds for backward passes, and the most it ever held."""
-
-    def __init__(self) -> None:
-        self.live = self.peak = 0
-
-    def pack(self, tensor: torch.Tensor) -> object:
-        return _Held(self, tensor)
-
-    @staticmethod
-    def unpack(held: _Held) -> torch.Tensor:
-        return held.tensor
-
-
-class _Held:
-    def __init__(self, account: LiveBytes, tensor: torch.Tensor) -> None:
-        self.account, self.tensor = account, tensor
-        account.live += tensor.nbytes
-        account.peak = max(account.peak, account.live)
-
-    def __del__(self) -> None:
-        self.account.live -= self.tensor.nbytes
 
 
 def test_memory_does_not_grow_with_the_number_of_views():

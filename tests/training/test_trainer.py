@@ -145,14 +145,6 @@ def test_an_incomplete_checkpoint_is_refused_in_one_line(tmp_path: Path, acceler
         assert "\n" not in str(caught.value)
 
 
-def test_odd_intervals_are_counted(tmp_path: Path, accelerator: Accelerator):
-    trainer = tiny_trainer(tiny_config(), tmp_path / "run", accelerator)
-    trainer.images_seen = 24
-    assert trainer._passed(8, 0.0005)
-    assert trainer._passed(8, 0.02)
-    assert not trainer._passed(8, 1e9)
-
-
 def test_time_limit_ends_a_run_cleanly(tmp_path: Path, accelerator: Accelerator):
     trainer = tiny_trainer(tiny_config(kimg=1000.0, max_minutes=0.01), tmp_path / "run", accelerator)
     trainer.run.create("")
@@ -164,7 +156,7 @@ def test_time_limit_ends_a_run_cleanly(tmp_path: Path, accelerator: Accelerator)
 def test_fresh_fakes_are_other_scenes_than_the_generators(tmp_path: Path, accelerator: Accelerator):
     for reuse in (False, True):
         trainer = tiny_trainer(tiny_config(reuse_fakes=reuse), tmp_path / str(reuse), accelerator)
-        draws, fresh = trainer._draw_fakes()
+        draws, fresh = trainer.batches.fakes(0, 0)
         assert (fresh is None) == reuse
         if fresh is not None:
             assert fresh.camera_labels.shape[1] == 1
@@ -202,3 +194,6 @@ def test_batch_must_divide_over_the_processes(tmp_path: Path):
     three = Mock(spec=Accelerator, num_processes=3, process_index=0, device=torch.device("cpu"))
     with pytest.raises(ValueError, match=r"training.batch_size: 8 does not divide over 3 processes"):
         tiny_trainer(tiny_config(), tmp_path, three)
+    one = Mock(spec=Accelerator, num_processes=1, process_index=0, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"8 does not divide over 1 processes in 3 parts each \(training.accumulate\)"):
+        tiny_trainer(tiny_config(accumulate=3), tmp_path, one)
