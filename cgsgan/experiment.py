@@ -243,7 +243,7 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
              "training.trackers", "data.path", "data.workers", "data.on_damaged", "data.preload", "data.cache",
-             "rendering.backend")  # fmt: skip
+             "data.remote_cache_gb", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
 

@@ -62,7 +62,7 @@ def check(path: tyro.conf.Positional[str], mask_folder: str | None = None) -> in
     """Look for everything wrong with a data set.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
     """
     from cgsgan.data.check import check_dataset
@@ -87,7 +87,7 @@ def preview(
     """Write a contact sheet of a data set and print how its cameras are spread.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the picture to write, .png or .jpg.
         count: number of pictures.
         resolution: size at which they are shown.
@@ -115,12 +115,12 @@ def pack(
     config: Annotated[PackConfig, tyro.conf.arg(name="")],
     overwrite: bool = False,
 ) -> int:
-    """Pack a folder of pictures and its labels into a zip that can be trained on.
+    """Pack a folder of pictures and its labels into a zip, or into WebDataset shards, that can be trained on.
 
     Args:
-        folder: pictures, with a dataset.json in it or given by --labels.
-        out: the .zip to write.
-        config: labels, resolution and kind of the pictures.
+        folder: pictures, with a dataset.json in it or given by --labels; or a zip, or shards.
+        out: the .zip to write, or the folder of shards.
+        config: labels, masks, resolution and kind of the pictures; number or size of shards.
         overwrite: replace a file that is there already.
     """
     from cgsgan.data.packing import pack_dataset
@@ -128,7 +128,9 @@ def pack(
 
     with progress_bar() as progress:
         count = pack_dataset(folder, out, config, overwrite=overwrite, progress=progress)
-    print(f"wrote {count} pictures to {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    shards = sorted(out.glob("*.tar")) if out.is_dir() else [out]
+    size = sum(path.stat().st_size for path in shards) / 2**20
+    print(f"wrote {count} pictures to {out} ({size:.1f} MiB{f' in {len(shards)} shards' if out.is_dir() else ''})")
     return 0
 
 
@@ -142,7 +144,7 @@ def stats(
     """Print how cameras, masks, brightness and sharpness are spread, and draw it.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the picture to write, .png or .jpg.
         resolution: size at which pictures are measured.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
@@ -175,7 +177,7 @@ def filter_(
     """Write an index list of the pictures whose masks are as they should be.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the .json to write, for --data.index-list.
         config: the rules.
         scores: JSON object {name: number} made by any model of yours, for --min-score.
@@ -219,7 +221,7 @@ def rebalance(
     """Write an index list that repeats pictures with rare poses (or a rare attribute), as CGS-GAN does.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the .json to write, for --data.index-list.
         config: how rare values are repeated.
         by: yaw, pitch, or a JSON object {name: number} such as the strength of a smile.
@@ -269,8 +271,8 @@ def _open(path: str, resolution: int | None, mask_folder: str | None, index_list
 
 
 def _label_names(path: str) -> list[str]:
-    from cgsgan.data.archive import open_source
     from cgsgan.data.entries import read_labels
+    from cgsgan.data.sources import open_source
 
     return list(read_labels(open_source(path))[0])
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 import io
 import struct
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, Location
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "1")
 
 
-def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
+def decode_image(content: bytes, name: str, location: Location) -> Image.Image:
     """Decode a PNG, JPEG or WebP file into an 8-bit RGBA image (straight alpha, 255 where the file has none).
 
     Raises:
@@ -50,7 +49,7 @@ def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
         raise DatasetError(f"{where} cannot be decoded ({error})", "picture cannot be decoded") from error
 
 
-def decode_mask(content: bytes, name: str, *, location: Path, size: int) -> Image.Image:
+def decode_mask(content: bytes, name: str, *, location: Location, size: int) -> Image.Image:
     """Decode a grey mask, linearly resized to ``size`` x ``size`` (as CGS-GAN's data loader does)."""
     mask = decode_image(content, name, location).convert("L")
     return mask if mask.width == size else mask.resize((size, size), Image.Resampling.BILINEAR)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cgsgan.data.archive import LABEL_FILE, FileSource
 from cgsgan.data.decoding import decode_image, decode_mask, multiply_alpha, premultiply_and_reduce
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, UnreachableError
 from cgsgan.data.progress import Progress
 
 _CACHE_FORMAT = 1
@@ -70,7 +70,7 @@ class PictureReader:
                 self._size_from = name
                 return self._decode(row).width
             except DatasetError as error:
-                if not self._skip_damaged:
+                if not self._skip_damaged or isinstance(error, UnreachableError):
                     raise
                 self._note_damaged(row, error)
         raise DatasetError(f"{self.location}: all of its pictures are damaged")
@@ -108,13 +108,14 @@ class PictureReader:
 
         Raises:
             DatasetError: when it is damaged and damaged ones are refused.
+            UnreachableError: when the place where it lies does not answer.
         """
         if self.damaged[row]:
             return None
         try:
             return premultiply_and_reduce(self._decode(row), self.resolution)
         except DatasetError as error:
-            if not self._skip_damaged:
+            if not self._skip_damaged or isinstance(error, UnreachableError):
                 raise
             self._note_damaged(row, error)
             return None
