@@ -145,6 +145,34 @@ def test_reduced_picture_composites_exactly(size: int, resolution: int, seed: in
     assert np.abs(got - expected).max() <= (0.5 + 0.5 * background) / 255 + 1e-5
 
 
+def test_colours_are_premultiplied_as_exactly_as_8_bits_can() -> None:
+    """Every pair of colour and alpha: the nearest whole number; in whole numbers, as c * a / 255 is never at a half."""
+    colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([colour, 255 - colour, colour, alpha], axis=-1).astype(np.uint8)
+    got = premultiply_and_reduce(Image.fromarray(pixels), 256)
+    expected = (2 * pixels[..., :3].astype(np.int64) * alpha[..., None] + 255) // 510
+    assert np.array_equal(got[..., :3], expected)
+    assert np.array_equal(got[..., 3], alpha)
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(12, 6), (12, 4), (12, 1), (64, 16)])
+def test_boxes_are_summed_in_the_order_that_caches_hold(size: int, resolution: int) -> None:
+    """Decoded sets are kept between versions: single precision, rows first, must give the same bits for ever."""
+    rng = np.random.default_rng(size)
+    pixels = rng.integers(0, 256, (size, size, 4), dtype=np.uint8)
+    full = pixels.astype(np.float32)
+    full[..., :3] *= full[..., 3:] * np.float32(1 / 255)
+    factor = size // resolution
+    rows = np.zeros((resolution, size, 4), np.float32)
+    for offset in range(factor):
+        rows += full[offset::factor]
+    total = np.zeros((resolution, resolution, 4), np.float32)
+    for offset in range(factor):
+        total += rows[:, offset::factor]
+    expected = (total * np.float32(1 / factor**2) + np.float32(0.5)).astype(np.uint8)
+    assert np.array_equal(premultiply_and_reduce(Image.fromarray(pixels), resolution), expected)
+
+
 def test_index_list_repeats_and_max_size(write_any_set: WriteSet, files: Files, tmp_path: Path) -> None:
     contents, labels = files
     listed = tmp_path / "list.json"
