@@ -114,6 +114,7 @@ class HeadDataset:
 
     Attributes:
         resolution: size of the pictures.
+        file_size: of the pictures in their files.
         location: what was opened.
         keep_alive: an object to be kept as long as the set, such as the folder its files lie in.
     """
@@ -132,6 +133,7 @@ class HeadDataset:
         self._pixels = pixels
         self.x_flip = x_flip
         self.resolution = reader.resolution
+        self.file_size = reader.file_size
         self.location = reader.location
         self.keep_alive: object = None
         self._straight: Float[Tensor, "entry 25"] = torch.from_numpy(labels)
