@@ -270,7 +270,8 @@ RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
              "training.trackers", "training.evaluate_kimg", "training.evaluate_count",
              "training.evaluate_features", "training.evaluate_weights", "training.accumulate", "data.path",
-             "data.workers", "data.on_damaged", "data.preload", "data.cache", "rendering.backend")  # fmt: skip
+             "data.workers", "data.on_damaged", "data.preload", "data.cache",
+             "data.remote_cache_gb", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 
 

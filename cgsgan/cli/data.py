@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-if TYPE_CHECKING:
-    from PIL import Image
+from cgsgan.cli.data_filter import before_and_after, expect_picture, filter_command, label_names, save_picture
 
+if TYPE_CHECKING:
     from cgsgan.data.dataset import HeadDataset
     from cgsgan.data.packing import PackConfig
-    from cgsgan.data.selection import FilterConfig, RebalanceConfig
+    from cgsgan.data.selection import RebalanceConfig
 
 
 def run(argv: list[str]) -> int:
@@ -22,11 +22,11 @@ def run(argv: list[str]) -> int:
         ValueError: for anything wrong with the data or the arguments' values, in one line.
     """
     from cgsgan.data.packing import PackConfig
-    from cgsgan.data.selection import FilterConfig, RebalanceConfig
+    from cgsgan.data.selection import RebalanceConfig
 
     # tyro reads the annotations of the commands below; these come from modules that are heavy to import.
-    globals().update(PackConfig=PackConfig, FilterConfig=FilterConfig, RebalanceConfig=RebalanceConfig)
-    commands = (make, pack, check, preview, stats, filter_, rebalance)
+    globals().update(PackConfig=PackConfig, RebalanceConfig=RebalanceConfig)
+    commands = (make, pack, check, preview, stats, filter_command(), rebalance)
     return tyro.extras.subcommand_cli_from_dict(
         {command.__name__.rstrip("_"): command for command in commands},
         prog="cgsgan data",
@@ -62,7 +62,7 @@ def check(path: tyro.conf.Positional[str], mask_folder: str | None = None) -> in
     """Look for everything wrong with a data set.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
     """
     from cgsgan.data.check import check_dataset
@@ -87,7 +87,7 @@ def preview(
     """Write a contact sheet of a data set and print how its cameras are spread.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the picture to write, .png or .jpg.
         count: number of pictures.
         resolution: size at which they are shown.
@@ -115,12 +115,12 @@ def pack(
     config: Annotated[PackConfig, tyro.conf.arg(name="")],
     overwrite: bool = False,
 ) -> int:
-    """Pack a folder of pictures and its labels into a zip that can be trained on.
+    """Pack a folder of pictures and its labels into a zip, or into WebDataset shards, that can be trained on.
 
     Args:
-        folder: pictures, with a dataset.json in it or given by --labels.
-        out: the .zip to write.
-        config: labels, resolution and kind of the pictures.
+        folder: pictures, with a dataset.json in it or given by --labels; or a zip, or shards.
+        out: the .zip to write, or the folder of shards.
+        config: labels, masks, resolution and kind of the pictures; number or size of shards.
         overwrite: replace a file that is there already.
     """
     from cgsgan.data.packing import pack_dataset
@@ -128,7 +128,9 @@ def pack(
 
     with progress_bar() as progress:
         count = pack_dataset(folder, out, config, overwrite=overwrite, progress=progress)
-    print(f"wrote {count} pictures to {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    shards = sorted(out.glob("*.tar")) if out.is_dir() else [out]
+    size = sum(path.stat().st_size for path in shards) / 2**20
+    print(f"wrote {count} pictures to {out} ({size:.1f} MiB{f' in {len(shards)} shards' if out.is_dir() else ''})")
     return 0
 
 
@@ -142,7 +144,7 @@ def stats(
     """Print how cameras, masks, brightness and sharpness are spread, and draw it.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the picture to write, .png or .jpg.
         resolution: size at which pictures are measured.
         mask_folder: folder of grey PNG masks, inside the set or on disk.
@@ -152,58 +154,13 @@ def stats(
     from cgsgan.data.progress import progress_bar
     from cgsgan.data.statistics import UNITS, camera_statistics, picture_statistics
 
-    _expect_picture(out)
+    expect_picture(out)
     dataset = _open(path, resolution, mask_folder, index_list)
     with progress_bar() as progress:
         columns = camera_statistics(dataset) | picture_statistics(dataset, progress)
     print(f"{path}: {len(dataset)} pictures")
     print(describe(columns, UNITS))
-    _save_picture(histogram_sheet({name: [values] for name, values in columns.items()}, UNITS), out)
-    return 0
-
-
-def filter_(
-    path: tyro.conf.Positional[str],
-    out: Path,
-    config: Annotated[FilterConfig, tyro.conf.arg(name="")],
-    scores: Path | None = None,
-    sheet: Path | None = None,
-    resolution: int = 64,
-    mask_folder: str | None = None,
-    overwrite: bool = False,
-) -> int:
-    """Write an index list of the pictures whose masks are as they should be.
-
-    Args:
-        path: folder or zip with a dataset.json.
-        out: the .json to write, for --data.index-list.
-        config: the rules.
-        scores: JSON object {name: number} made by any model of yours, for --min-score.
-        sheet: also draw the histograms before and after.
-        resolution: size at which pictures are measured.
-        mask_folder: folder of grey PNG masks, inside the set or on disk.
-        overwrite: replace a file that is there already.
-    """
-    import numpy as np
-
-    from cgsgan.data.progress import progress_bar
-    from cgsgan.data.selection import filter_pictures, read_scores, write_index_list
-    from cgsgan.data.statistics import picture_statistics
-
-    if (scores is None) != (config.min_score is None):
-        raise ValueError("--scores and --min-score belong together: give both or neither")
-    names = _label_names(path)
-    score = None if scores is None else read_scores(scores, names)
-    with progress_bar() as progress:
-        columns = picture_statistics(_open(path, resolution, mask_folder), progress)
-    thrown = filter_pictures(columns, config, score)
-    kept = np.flatnonzero(~np.any(list(thrown.values()), axis=0))
-    for rule, found in thrown.items():
-        print(f"{rule}: {int(found.sum())}")
-    write_index_list(out, names, kept, overwrite)
-    print(f"wrote {len(kept)} of {len(names)} pictures to {out}")
-    if sheet is not None:
-        _before_and_after(columns, kept, sheet)
+    save_picture(histogram_sheet({name: [values] for name, values in columns.items()}, UNITS), out, "histograms")
     return 0
 
 
@@ -219,10 +176,10 @@ def rebalance(
     """Write an index list that repeats pictures with rare poses (or a rare attribute), as CGS-GAN does.
 
     Args:
-        path: folder or zip with a dataset.json.
+        path: folder or zip with a dataset.json, or shards.
         out: the .json to write, for --data.index-list.
         config: how rare values are repeated.
-        by: yaw, pitch, or a JSON object {name: number} such as the strength of a smile.
+        by: yaw, pitch, a .json {name: number} such as the strength of a smile, or FILE.jsonl:KEY.
         index_list: start from this list (of "filter", or of a "rebalance" by something else).
         sheet: also draw the histograms before and after.
         overwrite: replace a file that is there already.
@@ -232,7 +189,7 @@ def rebalance(
     from cgsgan.data import selection
     from cgsgan.data.statistics import camera_statistics
 
-    names = _label_names(path)
+    names = label_names(path)
     order = np.arange(len(names))
     if index_list is not None:
         from cgsgan.data.entries import select_entries
@@ -241,16 +198,27 @@ def rebalance(
     columns = camera_statistics(_open(path, None, None))
     columns = {name: columns[name] for name in ("yaw", "pitch")}
     if by not in columns:
-        if not by.endswith(".json"):
-            raise ValueError(f"--by: expected yaw, pitch or a .json file, got {by!r}")
-        columns[by] = selection.read_scores(Path(by), names)
+        columns[by] = np.full(len(names), np.nan)
+        used = np.unique(order)  # pictures that a filter threw out need no number
+        columns[by][used] = _read_attribute(by, [names[i] for i in used.tolist()])
     chosen = order[selection.rebalance(columns[by][order], config)]
     selection.write_index_list(out, names, chosen, overwrite)
     most = int(np.bincount(chosen).max())
     print(f"wrote {len(chosen)} entries of {len(np.unique(chosen))} pictures to {out}; the most of one: {most}")
     if sheet is not None:
-        _before_and_after(columns, chosen, sheet)
+        before_and_after({name: values[order] for name, values in columns.items()}, columns, chosen, sheet)
     return 0
+
+
+def _read_attribute(by: str, names: list[str]) -> object:
+    from cgsgan.data.selection import read_scores
+
+    file, colon, key = by.rpartition(":")
+    if colon and file.endswith(".jsonl"):
+        return read_scores(Path(file), names, key)
+    if not by.endswith(".json"):
+        raise ValueError(f"--by: expected yaw, pitch, a .json file or FILE.jsonl:KEY, got {by!r}")
+    return read_scores(Path(by), names)
 
 
 def _open(path: str, resolution: int | None, mask_folder: str | None, index_list: str | None = None) -> HeadDataset:
@@ -266,29 +234,3 @@ def _open(path: str, resolution: int | None, mask_folder: str | None, index_list
         preload=False,
     )
     return open_dataset(config)
-
-
-def _label_names(path: str) -> list[str]:
-    from cgsgan.data.archive import open_source
-    from cgsgan.data.entries import read_labels
-
-    return list(read_labels(open_source(path))[0])
-
-
-def _before_and_after(columns: dict, chosen: object, sheet: Path) -> None:
-    from cgsgan.data.histograms import histogram_sheet
-    from cgsgan.data.statistics import UNITS
-
-    _expect_picture(sheet)
-    _save_picture(histogram_sheet({name: [v, v[chosen]] for name, v in columns.items()}, UNITS), sheet)
-
-
-def _expect_picture(out: Path) -> None:
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"expected a .png or .jpg file, got {out}")
-
-
-def _save_picture(picture: Image.Image, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
-    print(f"wrote histograms to {out}")

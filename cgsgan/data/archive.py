@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: a folder or a zip, read without extracting.
+"""Where the files of a data set lie: a folder or a zip (or shards, see there), read without extracting.
 
 Names use forward slashes and are relative to the folder that holds ``dataset.json``. A name that would leave
 that folder is refused, although nothing is ever extracted: such an archive was made by mistake or in bad
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, Location
 from cgsgan.data.names import NameIndex
 from cgsgan.data.zip_index import read_zip_index
 
@@ -33,8 +33,12 @@ _READ_ERRORS = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.Ba
 class FileSource(Protocol):
     """A read-only set of files."""
 
-    location: Path
     names: NameIndex
+
+    @property
+    def location(self) -> Location:
+        """Where they lie, for messages."""
+        ...
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; DatasetError when it is not there or cannot be read."""
@@ -49,7 +53,7 @@ class FileSource(Protocol):
         ...
 
 
-def check_entry_name(name: str, location: Path) -> None:
+def check_entry_name(name: str, location: Location) -> None:
     """Refuse a name that leaves the data set's folder.
 
     Raises:
@@ -64,7 +68,7 @@ def check_entry_name(name: str, location: Path) -> None:
         )
 
 
-def check_entry_names(names: Sequence[str], location: Path) -> None:
+def check_entry_names(names: Sequence[str], location: Location) -> None:
     """:func:`check_entry_name` for a million names: they are looked at singly only where a search finds something."""
     for first in range(0, len(names), _BLOCK):
         block = names[first : first + _BLOCK]
@@ -218,22 +222,6 @@ def _label_folder(names: NameIndex) -> str:
         return ""
     nested = [n for n in names if n.endswith("/" + LABEL_FILE) and not n.startswith("__MACOSX/")]
     return nested[0][: -len(LABEL_FILE)] if len(nested) == 1 else ""
-
-
-def open_source(path: str | os.PathLike[str]) -> FileSource:
-    """Open a folder or a zip.
-
-    Raises:
-        DatasetError: when there is nothing at ``path``, or it is neither a folder nor a zip.
-    """
-    location = Path(path).expanduser()
-    if location.is_dir():
-        return FolderSource(location)
-    if not location.exists():
-        raise DatasetError(f"{location}: no such data set (expected a folder or a .zip file)")
-    if location.suffix.lower() != ".zip":
-        raise DatasetError(f"{location}: unknown file type {location.suffix!r} (expected a folder or a .zip file)")
-    return ZipSource(location)
 
 
 def resolve_images(names: Sequence[str], source: FileSource, mask_folder: str | None) -> Sequence[str | None]:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from cgsgan.cameras import Cameras, yaw_pitch
-from cgsgan.data.archive import IMAGE_SUFFIXES, FileSource, check_entry_name, open_source, resolve_images
+from cgsgan.data.archive import IMAGE_SUFFIXES, FileSource, check_entry_name, resolve_images
 from cgsgan.data.decoding import decode_image
 from cgsgan.data.entries import locate_masks, read_label_pairs
 from cgsgan.data.errors import DatasetError
 from cgsgan.data.labels import label_problem
 from cgsgan.data.progress import Progress, ignore_progress
+from cgsgan.data.shards import ShardSource
+from cgsgan.data.sources import open_source
 
 _EXAMPLES = 3
 
@@ -114,7 +116,7 @@ def check_dataset(
     """Check every label, picture and mask of a data set; faults are reported, not raised.
 
     Args:
-        path: folder or zip.
+        path: folder, zip or shards.
         mask_folder: as in :class:`cgsgan.data.dataset.DataConfig`.
         progress: called while pictures are decoded.
     """
@@ -125,16 +127,25 @@ def check_dataset(
     except DatasetError as error:
         faults.add(error.kind, str(error))
         return DatasetReport(problems=faults.problems(), summary=_summary([], [], 0))
+    for name, fault in source.faults if isinstance(source, ShardSource) else ():
+        faults.add(fault, name)
     labels = _check_labels(pairs, faults)
     images = _check_names([name for name, _ in pairs], source, mask_folder, faults)
-    if mask_folder is not None:
+    if mask_folder is not None or (isinstance(source, ShardSource) and source.has_masks):
         _check_masks(images, source, mask_folder, faults)
     found = _check_pictures(images, source, faults, progress)
+    unlabeled = _count_unlabeled(images, source, mask_folder)
+    summary = _summary(labels, found, len(pairs), unlabeled=unlabeled)
+    return DatasetReport(problems=faults.problems(), summary=summary)
+
+
+def _count_unlabeled(images: list[str], source: FileSource, mask_folder: str | None) -> int:
+    if isinstance(source, ShardSource):
+        return 0  # a picture without a camera is a fault there
     in_masks = f"{mask_folder.rstrip('/')}/" if mask_folder else None
     pictures = {n for n in source.names if n.lower().endswith(IMAGE_SUFFIXES)}
     pictures = {n for n in pictures if in_masks is None or not n.startswith(in_masks)}
-    summary = _summary(labels, found, len(pairs), unlabeled=len(pictures - set(images)))
-    return DatasetReport(problems=faults.problems(), summary=summary)
+    return len(pictures - set(images))
 
 
 def _check_labels(pairs: list[tuple[str, Any]], faults: _Faults) -> list[list[float]]:
@@ -182,7 +193,7 @@ def _check_names(names: list[str], source: FileSource, mask_folder: str | None, 
     return images
 
 
-def _check_masks(images: list[str], source: FileSource, mask_folder: str, faults: _Faults) -> None:
+def _check_masks(images: list[str], source: FileSource, mask_folder: str | None, faults: _Faults) -> None:
     try:
         place, masks = locate_masks(images, source, mask_folder)
     except DatasetError as error:

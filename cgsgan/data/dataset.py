@@ -1,7 +1,7 @@
 """Data sets of heads: pictures with alpha and the camera of each.
 
-EG3D's format: a folder or zip with ``dataset.json``. A set that fits is decoded once, reduced to the training
-resolution and held as premultiplied 8-bit RGBA, in memory and in the user's cache; otherwise pictures are
+EG3D's format, a folder or zip with ``dataset.json``, or WebDataset shards. A set that fits is decoded once, reduced to
+the training resolution and held as premultiplied 8-bit RGBA, in memory and in the user's cache; otherwise pictures are
 decoded when they are asked for. Both ways give the same numbers.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -23,13 +24,14 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from cgsgan.data import cache
-from cgsgan.data.archive import FileSource, open_source
+from cgsgan.data.archive import FileSource
 from cgsgan.data.entries import find_images, find_masks, read_labels, select_entries
 from cgsgan.data.errors import DatasetError
 from cgsgan.data.labels import flip_labels
 from cgsgan.data.names import Names
 from cgsgan.data.pictures import PictureReader
 from cgsgan.data.progress import Progress, ignore_progress
+from cgsgan.data.sources import open_source
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic, synthetic_name
 
 PRELOAD_SHARE = 0.25
@@ -41,8 +43,9 @@ class DataConfig:
     """Which pictures to train on.
 
     Attributes:
-        path: folder or zip with ``dataset.json``; None makes (once) and uses the procedural heads of
-            ``synthetic``.
+        path: folder or zip with ``dataset.json``, or WebDataset shards: a .tar, a folder of them, or a pattern such as
+            ``s3://bucket/heads-{000000..000127}.tar``, of any file system that fsspec reads; None makes (once) and
+            uses the procedural heads of ``synthetic``.
         resolution: size of the training pictures; larger files are reduced by a box filter.
         x_flip: add the mirror image of every picture, with the mirrored camera.
         mask_folder: grey PNG masks with the stems of the pictures, a folder inside the data set or on disk;
@@ -52,7 +55,8 @@ class DataConfig:
         preload: hold all pictures in memory, decoded; None decides by the size of the set and of the memory.
         on_damaged: a picture that cannot be decoded ends the run ("refuse"), or the next good one of the set is
             taken in its place, with its own camera, and the damaged ones are counted in a warning ("skip").
-        cache: keep the decoded set in the user's cache folder (``CGSGAN_CACHE``).
+        cache: keep the decoded set, and indices of shards, in the user's cache folder (``CGSGAN_CACHE``).
+        remote_cache_gb: of shards that are not on a disk, keep so many gigabytes there (10^9 bytes), encoded.
         workers: batches decoded ahead, each in a thread, when the set is not preloaded.
         synthetic: the procedural heads, when ``path`` is None.
     """
@@ -66,6 +70,7 @@ class DataConfig:
     preload: bool | None = None
     on_damaged: Literal["refuse", "skip"] = "refuse"
     cache: bool = True
+    remote_cache_gb: float = 0.0
     workers: int = 4
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
@@ -74,6 +79,8 @@ class DataConfig:
             raise DatasetError(f"data.resolution: expected at least 1, got {self.resolution}")
         if self.max_size is not None and self.max_size < 1:
             raise DatasetError(f"data.max_size: expected at least 1 (or null for all), got {self.max_size}")
+        if not 0 <= self.remote_cache_gb < math.inf:
+            raise DatasetError(f"data.remote_cache_gb: expected 0 or more, got {self.remote_cache_gb}")
         if self.workers < 0:
             raise DatasetError(f"data.workers: expected 0 or more, got {self.workers}")
 
@@ -108,6 +115,7 @@ class HeadDataset:
 
     Attributes:
         resolution: size of the pictures.
+        file_size: of the pictures in their files.
         location: what was opened.
         keep_alive: an object to be kept as long as the set, such as the folder its files lie in.
     """
@@ -126,6 +134,7 @@ class HeadDataset:
         self._pixels = pixels
         self.x_flip = x_flip
         self.resolution = reader.resolution
+        self.file_size = reader.file_size
         self.location = reader.location
         self.keep_alive: object = None
         self._straight: Float[Tensor, "entry 25"] = torch.from_numpy(labels)
@@ -239,7 +248,8 @@ def open_dataset(config: DataConfig, *, progress: Progress = ignore_progress) ->
         DatasetError: one line naming the file or entry at fault.
     """
     if config.path is not None:
-        return _open(config, open_source(config.path), progress)
+        keep = int(config.remote_cache_gb * 1e9)
+        return _open(config, open_source(config.path, use_cache=config.cache, keep_bytes=keep), progress)
     folder = cache.cache_folder() / "synthetic"
     path = folder / synthetic_name(config.synthetic)
     if path.exists():
@@ -266,9 +276,7 @@ def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDat
     if len(used) < len(images):
         every = list(images)
         images = Names(every[i] for i in used.tolist())
-    mask_source, masks = source, None
-    if config.mask_folder is not None:
-        mask_source, masks = find_masks(images, source, config.mask_folder)
+    mask_source, masks = find_masks(images, source, config.mask_folder)
     reader = PictureReader(
         images=images,
         masks=masks,

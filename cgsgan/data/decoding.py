@@ -9,19 +9,18 @@ from __future__ import annotations
 import io
 import struct
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, Location
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "1")
 
 
-def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
+def decode_image(content: bytes, name: str, location: Location) -> Image.Image:
     """Decode a PNG, JPEG or WebP file into an 8-bit RGBA image (straight alpha, 255 where the file has none).
 
     Raises:
@@ -50,7 +49,7 @@ def decode_image(content: bytes, name: str, location: Path) -> Image.Image:
         raise DatasetError(f"{where} cannot be decoded ({error})", "picture cannot be decoded") from error
 
 
-def decode_mask(content: bytes, name: str, *, location: Path, size: int) -> Image.Image:
+def decode_mask(content: bytes, name: str, *, location: Location, size: int) -> Image.Image:
     """Decode a grey mask, linearly resized to ``size`` x ``size`` (as CGS-GAN's data loader does)."""
     mask = decode_image(content, name, location).convert("L")
     return mask if mask.width == size else mask.resize((size, size), Image.Resampling.BILINEAR)
@@ -72,26 +71,35 @@ def premultiply_and_reduce(image: Image.Image, resolution: int) -> UInt8[np.ndar
         resolution: size of the result; need not divide the size of the image (boxes then share pixels by
             area).
     """
-    pixels = np.asarray(image).astype(np.float32)
-    pixels[..., :3] *= pixels[..., 3:] * np.float32(1 / 255)
-    reduced = _average_boxes(pixels, resolution)
-    return (reduced + np.float32(0.5)).astype(np.uint8)
+    if resolution == image.width:
+        # Pillow rounds (value * alpha / 255) to the nearest in whole numbers: the same as below, ten times as fast.
+        return np.array(image.convert("RGBa"))
+    # Plane by plane, as loops over neighbours in memory are fast.
+    planes = np.stack([np.asarray(band) for band in image.split()]).astype(np.float32)
+    planes[:3] *= planes[3] * np.float32(1 / 255)
+    average = _average_boxes if image.width % resolution == 0 else _average_shared_boxes
+    reduced = (average(planes, resolution) + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(reduced.transpose(1, 2, 0))
 
 
-def _average_boxes(pixels: Float32[np.ndarray, "full full 4"], resolution: int) -> Float32[np.ndarray, "size size 4"]:
-    size = pixels.shape[0]
-    factor = size // resolution
-    if factor * resolution != size:
-        weights = _box_weights(size, resolution)
-        rows = np.tensordot(weights, pixels, axes=(1, 0))
-        return np.ascontiguousarray(np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2))
-    rows = pixels[0::factor].copy()
+def _average_boxes(planes: Float32[np.ndarray, "4 full full"], resolution: int) -> Float32[np.ndarray, "4 size size"]:
+    factor = planes.shape[1] // resolution
+    rows = planes[:, 0::factor].copy()
     for offset in range(1, factor):
-        rows += pixels[offset::factor]
-    total = rows[:, 0::factor].copy()
+        rows += planes[:, offset::factor]
+    total = rows[..., 0::factor].copy()
     for offset in range(1, factor):
-        total += rows[:, offset::factor]
+        total += rows[..., offset::factor]
     return total * np.float32(1 / factor**2)
+
+
+def _average_shared_boxes(
+    planes: Float32[np.ndarray, "4 full full"], resolution: int
+) -> Float32[np.ndarray, "4 size size"]:
+    """Boxes whose edges cut through pixels, which then count by area."""
+    weights = _box_weights(planes.shape[1], resolution)
+    rows = np.tensordot(weights, planes.transpose(1, 2, 0), axes=(1, 0))
+    return np.tensordot(weights, rows, axes=(1, 1)).transpose(2, 1, 0)
 
 
 @lru_cache(maxsize=8)

@@ -15,32 +15,38 @@ from cgsgan.data.archive import (
     IMAGE_SUFFIXES,
     LABEL_FILE,
     FileSource,
-    open_source,
     resolve_images,
     resolve_masks,
 )
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, Location
 from cgsgan.data.label_stream import stream_labels
 from cgsgan.data.labels import check_labels, parse_label_file
 from cgsgan.data.names import Names
+from cgsgan.data.shards import ShardSource, mask_name
+from cgsgan.data.sources import open_source
 
 
 def read_label_pairs(source: FileSource) -> list[tuple[str, Any]]:
-    """The (name, numbers) pairs of the set's ``dataset.json``, unchecked.
+    """The (name, numbers) pairs of the set's ``dataset.json``, unchecked; those of shards have been checked.
 
     Raises:
         DatasetError: when the file is missing or malformed.
     """
+    if isinstance(source, ShardSource):
+        return list(zip(source.images, source.labels.tolist(), strict=True))
     _expect_labels(source)
     return parse_label_file(source.read(LABEL_FILE), source.location)
 
 
 def read_labels(source: FileSource, *, use_cache: bool = True) -> tuple[Names, Float32[np.ndarray, "image 25"]]:
-    """Names and checked labels of the set's ``dataset.json``, in little memory whatever its size.
+    """Names and checked labels of the set's ``dataset.json`` or shards, in little memory whatever its size.
 
     Raises:
         DatasetError: when the file is missing or malformed, or a label is wrong.
     """
+    if isinstance(source, ShardSource):
+        expect_no_faults(source)
+        return source.images, source.labels
     _expect_labels(source)
     if use_cache and (kept := label_cache.load_labels(source)) is not None:
         return kept
@@ -51,6 +57,17 @@ def read_labels(source: FileSource, *, use_cache: bool = True) -> tuple[Names, F
         return streamed
     pairs = parse_label_file(source.read(LABEL_FILE), source.location)
     return Names(name for name, _ in pairs), check_labels(pairs, source.location).astype(np.float32)
+
+
+def expect_no_faults(source: ShardSource) -> None:
+    """Raise a DatasetError that names the first sample of shards that cannot be used, and one for an empty set."""
+    if source.faults:
+        (name, fault), more = source.faults[0], len(source.faults) - 1
+        raise DatasetError(f"{source.location}: {name!r}: {fault}" + (f" (and {more} more samples)" if more else ""))
+    if not len(source.labels):
+        raise DatasetError(
+            f"{source.location}: there is no sample in its shards; expected KEY.png (or .webp, .jpg) and KEY.json"
+        )
 
 
 def _expect_labels(source: FileSource) -> None:
@@ -79,14 +96,23 @@ def find_images(names: Sequence[str], source: FileSource, mask_folder: str | Non
     return images
 
 
-def find_masks(images: Sequence[str], source: FileSource, mask_folder: str) -> tuple[FileSource, Sequence[str]]:
-    """Where the masks lie (inside the set, or in a folder on disk) and the mask of every image.
+def find_masks(
+    images: Sequence[str], source: FileSource, mask_folder: str | None
+) -> tuple[FileSource, Sequence[str] | None]:
+    """Where the masks lie (inside the set, or in a folder on disk) and the mask of every image; None without masks.
 
     Raises:
         DatasetError: when the folder, or the mask of an image, is missing.
     """
+    in_shards = mask_folder is None and isinstance(source, ShardSource) and source.has_masks
+    if mask_folder is None and not in_shards:
+        return source, None
     place, masks = locate_masks(images, source, mask_folder)
     missing = [image for image, mask in zip(images, masks, strict=True) if mask is None]
+    if missing and in_shards:
+        raise DatasetError(
+            f"{source.location}: there is no {mask_name(missing[0])!r}, but others have masks: all must, or none"
+        )
     if missing:
         more = f" (and for {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DatasetError(
@@ -96,8 +122,13 @@ def find_masks(images: Sequence[str], source: FileSource, mask_folder: str) -> t
     return place, Names(mask for mask in masks if mask is not None)
 
 
-def locate_masks(images: Sequence[str], source: FileSource, mask_folder: str) -> tuple[FileSource, list[str | None]]:
-    """As :func:`find_masks`, with None for masks that are missing."""
+def locate_masks(
+    images: Sequence[str], source: FileSource, mask_folder: str | None
+) -> tuple[FileSource, list[str | None]]:
+    """As :func:`find_masks`, with None for masks that are missing; without a folder, those of shards."""
+    if mask_folder is None:
+        masks = [mask_name(image) for image in images]
+        return source, [mask if row >= 0 else None for mask, row in zip(masks, source.names.find_all(masks).tolist())]
     inside = f"{mask_folder.rstrip('/')}/"
     if any(name.startswith(inside) for name in source.names):
         return source, resolve_masks(images, source, mask_folder)
@@ -108,7 +139,7 @@ def locate_masks(images: Sequence[str], source: FileSource, mask_folder: str) ->
 
 
 def select_entries(
-    names: Sequence[str], location: Path, *, index_list: str | None, max_size: int | None
+    names: Sequence[str], location: Location, *, index_list: str | None, max_size: int | None
 ) -> Int64[np.ndarray, " entry"]:
     """Positions in ``names`` of the chosen entries: all, or the list's (with repeats), at most ``max_size``.
 
@@ -121,7 +152,7 @@ def select_entries(
     return order[:max_size]
 
 
-def _read_index_list(path: Path, names: Sequence[str], location: Path) -> Int64[np.ndarray, " entry"]:
+def _read_index_list(path: Path, names: Sequence[str], location: Location) -> Int64[np.ndarray, " entry"]:
     try:
         items = json.loads(path.read_bytes())
     except OSError as error:

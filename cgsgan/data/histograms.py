@@ -15,7 +15,7 @@ _COLOURS = ((70, 110, 170), (220, 130, 40))
 
 
 def histogram_sheet(
-    columns: Mapping[str, Sequence[Float[np.ndarray, " value"]]], units: Mapping[str, str]
+    columns: Mapping[str, Sequence[Float[np.ndarray, " _"]]], units: Mapping[str, str]
 ) -> Image.Image:
     """One histogram for each name, in rows of three.
 
@@ -33,7 +33,7 @@ def histogram_sheet(
     return sheet
 
 
-def describe(columns: Mapping[str, Float[np.ndarray, " value"]], units: Mapping[str, str]) -> str:
+def describe(columns: Mapping[str, Float[np.ndarray, " _"]], units: Mapping[str, str]) -> str:
     """A line of mean, smallest, median and largest for each name."""
     lines = [f"{'':14s} {'mean':>8s} {'min':>8s} {'1 %':>8s} {'median':>8s} {'99 %':>8s} {'max':>8s}"]
     for name, values in columns.items():

@@ -7,7 +7,6 @@ divided by the image size (EG3D, Chan et al. 2022). :mod:`cgsgan.cameras` turns 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from cgsgan.cameras import LABEL_SIZE
 from cgsgan.data.archive import LABEL_FILE
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, Location
 
 RIGID_TOLERANCE = 1e-3
 """How far R^T R may be from the identity; float32 labels of the published sets stay below 1e-5."""
@@ -43,7 +42,7 @@ def flip_labels(camera_labels: Float[Tensor, "*batch 25"]) -> Float[Tensor, "*ba
     return flipped
 
 
-def parse_label_file(content: bytes, location: Path) -> list[tuple[str, Any]]:
+def parse_label_file(content: bytes, location: Location) -> list[tuple[str, Any]]:
     """The (name, numbers) pairs of a ``dataset.json``, numbers still unchecked.
 
     Both forms are read: ``{"labels": [[name, numbers], ...]}`` and ``{name: numbers, ...}``.
@@ -74,14 +73,15 @@ def parse_label_file(content: bytes, location: Path) -> list[tuple[str, Any]]:
 
 def label_problem(numbers: Any) -> str | None:
     """What is wrong with one label, or None."""
-    fault = _not_numbers(numbers)
+    fault = not_numbers(numbers)
     if fault is not None:
         return fault
     label = np.array([numbers], dtype=np.float64)
     return None if first_fault(label) is None else _describe(label[0])
 
 
-def _not_numbers(numbers: Any) -> str | None:
+def not_numbers(numbers: Any) -> str | None:
+    """Why ``numbers``, from JSON, are not 25 numbers of any value; None where they are."""
     if not isinstance(numbers, list):
         return f"expected {LABEL_SIZE} numbers, got {type(numbers).__name__}"
     if len(numbers) != LABEL_SIZE:
@@ -92,7 +92,7 @@ def _not_numbers(numbers: Any) -> str | None:
     return None
 
 
-def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.ndarray, "image 25"]:
+def check_labels(pairs: list[tuple[str, Any]], location: Location) -> Float64[np.ndarray, "image 25"]:
     """Check all labels and stack them.
 
     Raises:
@@ -100,7 +100,7 @@ def check_labels(pairs: list[tuple[str, Any]], location: Path) -> Float64[np.nda
             normalised intrinsics.
     """
     for name, numbers in pairs:
-        fault = _not_numbers(numbers)
+        fault = not_numbers(numbers)
         if fault is not None:
             raise DatasetError(f"{location}: label of {name!r}: {fault}")
     labels = np.array([numbers for _, numbers in pairs], dtype=np.float64)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Integer, UInt8
 
 _BLOCK = 65536
+_Kind = TypeVar("_Kind", bound="Names")
 
 
 class Names(Sequence[str]):
@@ -27,13 +28,26 @@ class Names(Sequence[str]):
             ends.append(len(blob))
         self._blob = bytes(blob)
         self._ends = np.frombuffer(ends, dtype=np.int64)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """For subclasses: called whenever the names have been set."""
 
     @classmethod
-    def from_arrays(cls, blob: UInt8[np.ndarray, " byte"], ends: Int64[np.ndarray, " end"]) -> Names:
+    def from_arrays(cls: type[_Kind], blob: UInt8[np.ndarray, " byte"], ends: Int64[np.ndarray, " end"]) -> _Kind:
         """The inverse of :meth:`arrays`."""
         names = cls(())
         names._blob, names._ends = blob.tobytes(), ends
+        names._prepare()
         return names
+
+    @classmethod
+    def joined(cls: type[_Kind], parts: Sequence[Names]) -> _Kind:
+        """The names of all parts, one after the other."""
+        begins = np.cumsum([0, *(len(part._blob) for part in parts)])
+        ends = [part._ends[1:] + begin for part, begin in zip(parts, begins.tolist())]
+        blob = np.frombuffer(b"".join(part._blob for part in parts), dtype=np.uint8)
+        return cls.from_arrays(blob, np.concatenate([np.zeros(1, dtype=np.int64), *ends]))
 
     def arrays(self) -> tuple[UInt8[np.ndarray, " byte"], Int64[np.ndarray, " end"]]:
         """The bytes of all names, and 0 followed by where each name ends in them."""
@@ -59,7 +73,7 @@ class Names(Sequence[str]):
         for first in range(0, len(self), 4096):
             yield from self[first : first + 4096]
 
-    def take(self, rows: Int64[np.ndarray, " row"]) -> list[str]:
+    def take(self, rows: Integer[np.ndarray, " row"]) -> list[str]:
         """The names at ``rows``."""
         begins, ends = self._ends[rows].tolist(), self._ends[rows + 1].tolist()
         blob = self._blob
@@ -79,9 +93,13 @@ class Names(Sequence[str]):
 class NameIndex(Names):
     """Names that are found fast; of equal names the last counts."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__(names)
-        self._sort()
+    def repeated(self) -> str | None:
+        """A name that is there more than once, or None."""
+        for position in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            one, other = self.take(self._rows[position : position + 2])
+            if one == other:
+                return one
+        return None
 
     def find(self, name: str) -> int:
         """The position of ``name``, or -1."""
@@ -114,7 +132,7 @@ class NameIndex(Names):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) >= 0
 
-    def _sort(self) -> None:
+    def _prepare(self) -> None:
         # Python salts the hashes of strings anew in every process, so they are never stored.
         hashes = np.fromiter((hash(name) for name in self), dtype=np.int64, count=len(self))
         order = np.argsort(hashes, kind="stable")
@@ -126,4 +144,4 @@ class NameIndex(Names):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._sort()
+        self._prepare()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cgsgan.data.archive import LABEL_FILE, FileSource
 from cgsgan.data.decoding import decode_image, decode_mask, multiply_alpha, premultiply_and_reduce
-from cgsgan.data.errors import DatasetError
+from cgsgan.data.errors import DatasetError, UnreachableError
 from cgsgan.data.progress import Progress
 
 _CACHE_FORMAT = 1
@@ -36,6 +36,7 @@ class PictureReader:
 
     Attributes:
         damaged: which rows are known to be damaged.
+        file_size: of the pictures as they lie in their files, px.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class PictureReader:
         self._counting = threading.Lock()
         self.damaged = np.zeros(len(images), dtype=bool)
         self.damaged_count = 0
-        self._size, self._size_from = 0, images[0]
-        self._size = self._first_size()
-        if resolution > self._size:
+        self.file_size, self._size_from = 0, images[0]
+        self.file_size = self._first_size()
+        if resolution > self.file_size:
             raise DatasetError(
-                f"{self.location}: the pictures are {self._size} px, smaller than the resolution asked for, "
-                f"{resolution}; set resolution to {self._size} or less"
+                f"{self.location}: the pictures are {self.file_size} px, smaller than the resolution asked for, "
+                f"{resolution}; set resolution to {self.file_size} or less"
             )
 
     def _first_size(self) -> int:
@@ -70,7 +71,7 @@ class PictureReader:
                 self._size_from = name
                 return self._decode(row).width
             except DatasetError as error:
-                if not self._skip_damaged:
+                if not self._skip_damaged or isinstance(error, UnreachableError):
                     raise
                 self._note_damaged(row, error)
         raise DatasetError(f"{self.location}: all of its pictures are damaged")
@@ -91,10 +92,10 @@ class PictureReader:
     def _decode(self, row: int) -> Image.Image:
         name = self.images[row]
         image = decode_image(self._source.read(name), name, self.location)
-        if self._size and image.width != self._size:
+        if self.file_size and image.width != self.file_size:
             raise DatasetError(
                 f"{self.location}: image {name!r} is {image.width} px, but {self._size_from!r} is "
-                f"{self._size} px; all pictures of a set must have one size"
+                f"{self.file_size} px; all pictures of a set must have one size"
             )
         if self._masks is None:
             return image
@@ -108,13 +109,14 @@ class PictureReader:
 
         Raises:
             DatasetError: when it is damaged and damaged ones are refused.
+            UnreachableError: when the place where it lies does not answer.
         """
         if self.damaged[row]:
             return None
         try:
             return premultiply_and_reduce(self._decode(row), self.resolution)
         except DatasetError as error:
-            if not self._skip_damaged:
+            if not self._skip_damaged or isinstance(error, UnreachableError):
                 raise
             self._note_damaged(row, error)
             return None

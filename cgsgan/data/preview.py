@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from cgsgan.cameras import Cameras, yaw_pitch
 from cgsgan.data.dataset import HeadDataset
 
 _BAR = 40
+_TITLE = 16
 
 
 def contact_sheet(dataset: HeadDataset, count: int = 64, *, seed: int = 0, show_yaw: bool = True) -> Image.Image:
@@ -45,6 +47,32 @@ def contact_sheet(dataset: HeadDataset, count: int = 64, *, seed: int = 0, show_
                 fill=(200, 0, 0),
                 font_size=9,
             )
+    return sheet
+
+
+def grouped_sheet(
+    dataset: HeadDataset, groups: Mapping[str, Sequence[int]], notes: Mapping[int, str], *, columns: int = 12
+) -> Image.Image:
+    """Pictures over white in groups, each below its title.
+
+    Args:
+        dataset: where to read.
+        groups: title and indices; empty groups show their title only.
+        notes: by index, written into the corner of the picture.
+        columns: pictures in a row.
+    """
+    size = dataset.resolution
+    heights = [_TITLE + math.ceil(len(indices) / columns) * size for indices in groups.values()]
+    sheet = Image.new("RGB", (columns * size, sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = 0
+    for (title, indices), height in zip(groups.items(), heights, strict=True):
+        draw.text((2, top + 1), title, fill="black", font_size=11)
+        for position, index in enumerate(indices):
+            corner = (position % columns * size, top + _TITLE + position // columns * size)
+            sheet.paste(_to_image(dataset.read([index]).composite(torch.ones(1, 3))[0]), corner)
+            draw.text((corner[0] + 1, corner[1]), notes.get(index, ""), fill=(200, 0, 0), font_size=9)
+        top += height
     return sheet
 
 

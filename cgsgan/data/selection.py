@@ -111,14 +111,20 @@ def rebalance(values: Float[np.ndarray, " picture"], config: RebalanceConfig) ->
     return np.repeat(np.arange(len(values), dtype=np.int64), repeats)
 
 
-def read_scores(path: Path, names: Sequence[str]) -> Float[np.ndarray, " picture"]:
-    """A number for every picture from a JSON object ``{name: number}``.
+def read_scores(path: Path, names: Sequence[str], key: str | None = None) -> Float[np.ndarray, " picture"]:
+    """A number for every picture, from a JSON object ``{name: number}`` or from JSON lines with a ``name`` in each.
+
+    Args:
+        path: a .json, or a .jsonl such as ``cgsgan data filter --report`` writes.
+        names: of the pictures.
+        key: of the number in each line of a .jsonl.
 
     Raises:
-        DatasetError: when the file is not one, or a picture has no number in it.
+        DatasetError: when the file is neither, or a picture has no number in it.
     """
     try:
-        table = json.loads(path.read_bytes())
+        content = path.read_text(encoding="utf-8")
+        table = json.loads(content) if key is None else _read_lines(content, key)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -129,6 +135,27 @@ def read_scores(path: Path, names: Sequence[str]) -> Float[np.ndarray, " picture
         if type(table.get(name)) not in (int, float):
             raise DatasetError(f"{path}: expected a number for {name!r}, got {table.get(name)!r}")
     return np.array([table[name] for name in names], dtype=np.float64)
+
+
+def _read_lines(content: str, key: str) -> dict[str, object]:
+    lines = [json.loads(line) for line in content.splitlines() if line.strip()]
+    if not all(isinstance(line, dict) and isinstance(line.get("name"), str) for line in lines):
+        raise ValueError("every line must be an object with a name")
+    return {line["name"]: line.get(key) for line in lines}
+
+
+def write_report(
+    path: Path,
+    names: Sequence[str],
+    statistics: Mapping[str, Float[np.ndarray, " picture"]],
+    thrown: Mapping[str, Bool[np.ndarray, " picture"]],
+) -> None:
+    """One JSON line for each picture: its name, its numbers, and the rules that throw it out (none: it is kept)."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row, name in enumerate(names):
+            numbers = {key: round(float(values[row]), 6) for key, values in statistics.items()}
+            reasons = [rule for rule, found in thrown.items() if found[row]]
+            file.write(json.dumps({"name": name, **numbers, "thrown out": reasons}) + "\n")
 
 
 def write_index_list(path: Path, names: Sequence[str], chosen: Int64[np.ndarray, " entry"], overwrite: bool) -> None:

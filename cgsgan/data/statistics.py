@@ -25,6 +25,8 @@ UNITS = {
     "off-centre": "mask's centre from the middle, picture sizes",
     "brightness": "mean luma of the head",
     "sharpness": "rms Laplacian of the head",
+    "outlier": "distance from the rest",
+    "probability": "of the rejected classes",
 }
 _CHUNK = 64
 _LUMA = (0.299, 0.587, 0.114)

@@ -18,13 +18,13 @@ Files = tuple[dict[str, bytes], dict[str, Any]]
 
 
 @pytest.fixture
-def damaged_set(write_set: WriteSet, files: Files) -> Path:
+def damaged_set(write_any_set: WriteSet, files: Files) -> Path:
     """Six pictures, of which 0, 3 and 4 are damaged: empty, cut short, and not a picture."""
     contents = copy.copy(files[0])
     contents["00000/img0000.png"] = b""
     contents["00000/img0003.png"] = contents["00000/img0003.png"][:150]
     contents["00000/img0004.png"] = b"no picture" * 20
-    return write_set(contents, files[1])
+    return write_any_set(contents, files[1])
 
 
 def opened(path: Path, **settings: Any) -> HeadDataset:
@@ -86,7 +86,7 @@ def test_they_are_counted_in_warnings(damaged_set: Path) -> None:
 
 @pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.filterwarnings("ignore:.*damaged picture")
-def test_nothing_but_damaged_pictures_is_an_error(write_set: WriteSet, files: Files, preload: bool) -> None:
-    path = write_set(dict.fromkeys(files[0], b"x"), files[1])
+def test_nothing_but_damaged_pictures_is_an_error(write_any_set: WriteSet, files: Files, preload: bool) -> None:
+    path = write_any_set(dict.fromkeys(files[0], b"x"), files[1])
     with pytest.raises(DatasetError, match="all of its pictures are damaged"):
         opened(path, preload=preload, on_damaged="skip")

@@ -43,9 +43,9 @@ def error_of(settings: DataConfig) -> str:
     return str(caught.value)
 
 
-def test_reads_pictures_and_labels(write_set: WriteSet, files: Files) -> None:
+def test_reads_pictures_and_labels(write_any_set: WriteSet, files: Files) -> None:
     contents, labels = files
-    dataset = open_dataset(config(write_set(contents, labels), x_flip=False))
+    dataset = open_dataset(config(write_any_set(contents, labels), x_flip=False))
     assert len(dataset) == 6
     batch = dataset.read([4, 1, 4])
     for position, index in enumerate((4, 1, 4)):
@@ -58,8 +58,8 @@ def test_reads_pictures_and_labels(write_set: WriteSet, files: Files) -> None:
         np.testing.assert_array_equal(batch.camera_labels[position].numpy(), np.float32(label))
 
 
-def test_flips_follow_the_straight_pictures(write_set: WriteSet, files: Files) -> None:
-    dataset = open_dataset(config(write_set(*files)))
+def test_flips_follow_the_straight_pictures(write_any_set: WriteSet, files: Files) -> None:
+    dataset = open_dataset(config(write_any_set(*files)))
     assert len(dataset) == 12
     straight, flipped = dataset.read([2, 5]), dataset.read([8, 11])
     assert torch.equal(flipped.premultiplied, straight.premultiplied.flip(-1))
@@ -67,8 +67,8 @@ def test_flips_follow_the_straight_pictures(write_set: WriteSet, files: Files) -
     assert torch.equal(dataset.labels[[8, 11]], flipped.camera_labels)
 
 
-def test_preloaded_and_streamed_pictures_are_equal(write_set: WriteSet, files: Files) -> None:
-    path = write_set(*files)
+def test_preloaded_and_streamed_pictures_are_equal(write_any_set: WriteSet, files: Files) -> None:
+    path = write_any_set(*files)
     loaded = open_dataset(config(path, resolution=4, preload=True))
     streamed = open_dataset(config(path, resolution=4, preload=False))
     assert loaded.preloaded
@@ -145,11 +145,39 @@ def test_reduced_picture_composites_exactly(size: int, resolution: int, seed: in
     assert np.abs(got - expected).max() <= (0.5 + 0.5 * background) / 255 + 1e-5
 
 
-def test_index_list_repeats_and_max_size(write_set: WriteSet, files: Files, tmp_path: Path) -> None:
+def test_colours_are_premultiplied_as_exactly_as_8_bits_can() -> None:
+    """Every pair of colour and alpha: the nearest whole number; in whole numbers, as c * a / 255 is never at a half."""
+    colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([colour, 255 - colour, colour, alpha], axis=-1).astype(np.uint8)
+    got = premultiply_and_reduce(Image.fromarray(pixels), 256)
+    expected = (2 * pixels[..., :3].astype(np.int64) * alpha[..., None] + 255) // 510
+    assert np.array_equal(got[..., :3], expected)
+    assert np.array_equal(got[..., 3], alpha)
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(12, 6), (12, 4), (12, 1), (64, 16)])
+def test_boxes_are_summed_in_the_order_that_caches_hold(size: int, resolution: int) -> None:
+    """Decoded sets are kept between versions: single precision, rows first, must give the same bits for ever."""
+    rng = np.random.default_rng(size)
+    pixels = rng.integers(0, 256, (size, size, 4), dtype=np.uint8)
+    full = pixels.astype(np.float32)
+    full[..., :3] *= full[..., 3:] * np.float32(1 / 255)
+    factor = size // resolution
+    rows = np.zeros((resolution, size, 4), np.float32)
+    for offset in range(factor):
+        rows += full[offset::factor]
+    total = np.zeros((resolution, resolution, 4), np.float32)
+    for offset in range(factor):
+        total += rows[:, offset::factor]
+    expected = (total * np.float32(1 / factor**2) + np.float32(0.5)).astype(np.uint8)
+    assert np.array_equal(premultiply_and_reduce(Image.fromarray(pixels), resolution), expected)
+
+
+def test_index_list_repeats_and_max_size(write_any_set: WriteSet, files: Files, tmp_path: Path) -> None:
     contents, labels = files
     listed = tmp_path / "list.json"
     listed.write_text(json.dumps([3, 3, labels["labels"][1][0], 0]))
-    path = write_set(contents, labels)
+    path = write_any_set(contents, labels)
     dataset = open_dataset(config(path, index_list=str(listed), x_flip=False))
     names = [labels["labels"][i][0] for i in (3, 3, 1, 0)]
     assert dataset.names == names
@@ -181,8 +209,8 @@ def test_second_opening_uses_the_cache(
     assert decoded[-1:] == [6]
 
 
-def test_damaged_cache_is_made_anew(write_set: WriteSet, files: Files, cache_folder: Path) -> None:
-    path = write_set(*files)
+def test_damaged_cache_is_made_anew(write_any_set: WriteSet, files: Files, cache_folder: Path) -> None:
+    path = write_any_set(*files)
     first = open_dataset(config(path)).read(range(12)).premultiplied
     (cached,) = cache_folder.rglob("*.npy")
     del_bytes = cached.read_bytes()[:50]
@@ -213,8 +241,8 @@ def test_source_survives_pickling_to_a_worker(tmp_path: Path, files: Files) -> N
     assert json.loads(source.read("dataset.json")) == files[1]
 
 
-def test_sample_labels_are_rows_and_seeded(write_set: WriteSet, files: Files) -> None:
-    dataset = open_dataset(config(write_set(*files)))
+def test_sample_labels_are_rows_and_seeded(write_any_set: WriteSet, files: Files) -> None:
+    dataset = open_dataset(config(write_any_set(*files)))
     drawn = dataset.sample_labels(40, torch.Generator().manual_seed(3))
     assert torch.equal(drawn, dataset.sample_labels(40, torch.Generator().manual_seed(3)))
     rows = {tuple(row) for row in dataset.labels.tolist()}
@@ -327,11 +355,11 @@ class TestBadInputs:
 
     def test_not_a_data_set(self, tmp_path: Path) -> None:
         assert error_of(config(tmp_path / "none.zip")) == (
-            f"{tmp_path / 'none.zip'}: no such data set (expected a folder or a .zip file)"
+            f"{tmp_path / 'none.zip'}: no such data set (expected a folder, a .zip file, or .tar shards)"
         )
-        (tmp_path / "a.tar").write_bytes(b"x")
-        assert error_of(config(tmp_path / "a.tar")) == (
-            f"{tmp_path / 'a.tar'}: unknown file type '.tar' (expected a folder or a .zip file)"
+        (tmp_path / "a.rar").write_bytes(b"x")
+        assert error_of(config(tmp_path / "a.rar")) == (
+            f"{tmp_path / 'a.rar'}: unknown file type '.rar' (expected a folder, a .zip file, or .tar shards)"
         )
         (tmp_path / "b.zip").write_bytes(b"x")
         assert error_of(config(tmp_path / "b.zip")) == (

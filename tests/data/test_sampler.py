@@ -15,9 +15,9 @@ Opened = Callable[[bool], HeadDataset]
 
 @pytest.fixture
 def opened(
-    write_set: Callable[..., Path], files: tuple[dict[str, bytes], dict[str, Any]]
+    write_any_set: Callable[..., Path], files: tuple[dict[str, bytes], dict[str, Any]]
 ) -> Callable[[bool], HeadDataset]:
-    path = write_set(*files)
+    path = write_any_set(*files)
     return lambda preload: open_dataset(DataConfig(path=str(path), resolution=8, preload=preload))
 
 
