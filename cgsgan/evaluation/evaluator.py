@@ -16,12 +16,14 @@ from torch import Tensor
 
 from cgsgan.cameras import Cameras, orbit, yaw_pitch
 from cgsgan.data.dataset import HeadDataset
+from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation.kept import read_kept, write_kept
+from cgsgan.evaluation.pose import TaughtEstimator, learn_poses, pose_figures
 from cgsgan.evaluation.scenes import SceneSource
-from cgsgan.evaluation.settings import EvaluationConfig
+from cgsgan.evaluation.settings import EvaluationConfig, check_needs
 from cgsgan.evaluation.studio import Studio
-from cgsgan.evaluation.views import view_consistency
+from cgsgan.evaluation.views import depth_figures, view_consistency, view_likeness
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.metrics.figures import Figures, compare_sets, compare_yaw_bins
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance
@@ -52,6 +54,8 @@ class Evaluator:
         config: what to measure.
         accelerator: processes and device.
         progress: told of what is done by the main process.
+        identity: features that know faces, for the metric of that name.
+        truth: heads of known depth, for the metric ``depth``.
     """
 
     source: SceneSource
@@ -60,9 +64,12 @@ class Evaluator:
     config: EvaluationConfig
     accelerator: Accelerator
     progress: Progress = ignore_progress
+    identity: FeatureExtractor | None = None
+    truth: DepthTruth | None = None
     real_index: Int64[Tensor, " real"] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_needs(self.config.metrics, identity=self.identity is not None, truth=self.truth is not None)
         order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(0))
         self.real_index = order[: self.config.count]
 
@@ -78,11 +85,13 @@ class Evaluator:
             ``figures``: name -> mean and standard deviation over the repeats (None for one repeat), and the values.
         """
         real = self.real_features() if self.needs_features else None
-        repeats = [self.measure_repeat(index, real) for index in range(self.config.repeats)]
+        taught = learn_poses(self.studio, self.dataset) if "pose" in self.config.metrics else None
+        repeats = [self.measure_repeat(index, real, taught) for index in range(self.config.repeats)]
         names = {name: None for figures in repeats for name in figures}
         return {
             "figures": {name: summarize([figures.get(name) for figures in repeats]) for name in names},
             "features": self.extractor.identity if self.needs_features else None,
+            "identity_features": self.identity.identity if self.identity else None,
             "real_pictures": len(self.real_index),
             "fake_pictures_per_repeat": self.config.count,
             "repeats": self.config.repeats,
@@ -96,12 +105,31 @@ class Evaluator:
     @property
     def needs_features(self) -> bool:
         """Whether any figure compares features."""
-        return bool({"fid", "kid", "pr", "fid3d", "yaw"} & set(self.config.metrics))
+        return bool({"fid", "kid", "pr", "fid3d", "yaw", "similarity"} & set(self.config.metrics))
 
-    def measure_repeat(self, index: int, real: Tensor | None) -> Figures:
+    def measure_repeat(self, index: int, real: Tensor | None, taught: TaughtEstimator | None) -> Figures:
         """The figures of one draw of latents and cameras."""
         draws, metrics = self.draw(self.config.seed + index), set(self.config.metrics)
         run = f"repeat {index + 1}/{self.config.repeats}"
+        figures = self.set_distances(draws, real, run)
+        if "swd" in metrics:
+            figures |= self.patch_distances(draws, run)
+        if "consistency" in metrics:
+            figures |= view_consistency(self.studio, draws.z, run)
+        if "pose" in metrics:
+            make = partial(self.fake_pictures, draws, Cameras.from_labels(draws.labels))
+            figures |= pose_figures(self.studio, taught, make, draws.labels, run)
+        for metric, extractor in (("similarity", self.extractor), ("identity", self.identity)):
+            if metric in metrics and extractor is not None:
+                found = view_likeness(self.studio, extractor, draws.z, draws.labels, f"{run}: {metric}")
+                figures |= {f"{metric}_{name}": value for name, value in found.items()}
+        if "depth" in metrics and self.truth is not None:
+            figures |= depth_figures(self.studio, self.truth, draws.z, run)
+        return figures
+
+    def set_distances(self, draws: Draws, real: Tensor | None, run: str) -> Figures:
+        """What compares features of the pictures with those of the real ones."""
+        metrics = set(self.config.metrics)
         figures: Figures = {}
         if real is not None and metrics & {"fid", "kid", "pr", "yaw"}:
             make = partial(self.fake_features, draws, Cameras.from_labels(draws.labels))
@@ -117,10 +145,6 @@ class Evaluator:
             front = orbit(torch.zeros(self.config.count), torch.zeros(self.config.count))
             fake = self.studio.share(partial(self.fake_features, draws, front), self.config.count, f"{run}: FID_3D")
             figures |= {"fid3d": compare_sets(real, fake, {"fid"}, random=False)["fid"]}
-        if "swd" in metrics:
-            figures |= self.patch_distances(draws, run)
-        if "consistency" in metrics:
-            figures |= view_consistency(self.studio, draws.z, run)
         return figures
 
     def draw(self, seed: int) -> Draws:

@@ -12,7 +12,9 @@ from cgsgan.data.cache import cache_folder, replacing, warn_unwritable
 def read_kept(kind: str, key: str) -> dict[str, Tensor] | None:
     """The tensors kept under a key, or None when there are none, or damaged ones."""
     try:
-        return load_file(cache_folder() / kind / f"{key}.safetensors")
+        mapped = load_file(cache_folder() / kind / f"{key}.safetensors")
+        # Copies: what is mapped ends the process when somebody cuts the file off.
+        return {name: tensor.clone() for name, tensor in mapped.items()}
     except (OSError, SafetensorError):
         return None
 

@@ -9,6 +9,8 @@ from typing import get_args
 from cgsgan.metrics.figures import MetricName
 
 ALL_METRICS: tuple[MetricName, ...] = get_args(MetricName)
+SELF_SUFFICIENT = tuple(name for name in ALL_METRICS if name not in ("identity", "depth"))
+"""What can be measured without a network that knows faces and without heads of known depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class EvaluationConfig:
         truncation_psi: 1 is what papers report.
     """
 
-    metrics: tuple[str, ...] = ALL_METRICS
+    metrics: tuple[str, ...] = SELF_SUFFICIENT
     count: int = 50_000
     repeats: int = 3
     seed: int = 0
@@ -42,3 +44,20 @@ class EvaluationConfig:
                 raise ValueError(f"--{name}: expected at least {smallest}, got {getattr(self, name)}")
         if not math.isfinite(self.truncation_psi):
             raise ValueError(f"--psi: expected a finite number, got {self.truncation_psi}")
+
+
+def check_needs(metrics: tuple[str, ...], *, identity: bool, truth: bool) -> None:
+    """Refuse metrics that lack what they need.
+
+    Args:
+        metrics: what is to be measured.
+        identity: whether there is a network that knows faces.
+        truth: whether there are heads of known depth.
+
+    Raises:
+        ValueError: names the metric and the options that give it what it needs.
+    """
+    if "identity" in metrics and not identity:
+        raise ValueError("--metrics identity needs a network that knows faces: --identity-model and --identity-weights")
+    if "depth" in metrics and not truth:
+        raise ValueError("--metrics depth needs heads of known depth: --depth-truth")
