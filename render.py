@@ -1,4 +1,4 @@
-"""Show what a generator makes: ``python render.py RUN_OR_CHECKPOINT [options]``; the same as ``cgsgan render``."""
+"""Show what a generator makes: ``python render.py [RUN_OR_CHECKPOINT] [options]``; the same as ``cgsgan render``."""
 
 import sys
 

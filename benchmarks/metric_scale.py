@@ -1,6 +1,6 @@
 """What the figures of `cgsgan evaluate` mean on a data set: real against real, against damaged and against grey.
 
-    python benchmarks/metric_scale.py heads128.zip [--count 2048] [--features random]
+    python benchmarks/metric_scale.py heads128.zip [--count 2048] [--features random | inception | dinov2]
 
 A row compares COUNT real pictures on white with COUNT others: other real ones (the floor of every figure), the same
 others after damage, and one grey (the ceiling).
@@ -19,8 +19,8 @@ from rich.table import Table
 
 from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.metrics import sliced_wasserstein_distance
-from cgsgan.metrics.extractors import open_extractor
-from cgsgan.metrics.figures import compare_sets
+from cgsgan.metrics.extractors import DINOV2_MODEL, FeatureExtractor, open_extractor
+from cgsgan.metrics.figures import Figures, compare_sets
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -49,6 +49,18 @@ def damaged(images: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
+def measure_scale(
+    extractor: FeatureExtractor, real: torch.Tensor, others: dict[str, torch.Tensor]
+) -> dict[str, Figures]:
+    """FID and the rest of every set of pictures against the real ones."""
+    real_features, rows = extractor(real), {}
+    random = extractor.identity.startswith("random-")
+    for name, images in others.items():
+        figures = compare_sets(real_features, extractor(images), {"fid", "kid", "pr"}, random=random)
+        rows[name] = figures | {f"swd_{k}": v for k, v in sliced_wasserstein_distance(real, images).items()}
+    return rows
+
+
 def main() -> int:
     """Print the table and write results/metric_scale.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,21 +69,19 @@ def main() -> int:
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--features", default="random")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--model", default=DINOV2_MODEL, help="the timm model of dinov2")
     arguments = parser.parse_args()
-    extractor = open_extractor(arguments.features, weights=arguments.weights)
+    extractor = open_extractor(arguments.features, weights=arguments.weights, model=arguments.model)
     real, other = read_halves(arguments.data, arguments.resolution, arguments.count)
-    real_features, rows = extractor(real), {}
-    for name, images in damaged(other).items():
-        figures = compare_sets(
-            real_features, extractor(images), {"fid", "kid", "pr"}, random=arguments.features == "random"
-        )
-        rows[name] = figures | {f"swd_{k}": v for k, v in sliced_wasserstein_distance(real, images).items()}
+    rows = measure_scale(extractor, real, damaged(other))
     table = Table("against", *rows["grey"], title=f"{arguments.count} pictures, features {extractor.identity}")
     for name, figures in rows.items():
         table.add_row(name, *("-" if value is None else f"{value:.4g}" for value in figures.values()))
     Console(width=140).print(table)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "metric_scale.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (RESULTS / "metric_scale.json").write_text(
+        json.dumps({"features": extractor.identity, "pictures": arguments.count, "against": rows}, indent=1) + "\n"
+    )
     return 0
 
 

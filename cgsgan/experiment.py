@@ -69,13 +69,21 @@ class TrainedGenerator(nn.Module):
         config: the experiment it comes from.
         renderer: draws its scenes as they were drawn in training, at any size.
         images_seen: how long it was trained.
+        provenance: data, licence and command, as far as its file names them.
     """
 
-    def __init__(self, network: GaussianGenerator, config: ExperimentConfig, images_seen: int = 0) -> None:
+    def __init__(
+        self,
+        network: GaussianGenerator,
+        config: ExperimentConfig,
+        images_seen: int = 0,
+        provenance: dict[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self.images_seen = images_seen
+        self.provenance = provenance or {}
         self.renderer = build_renderer(config)
 
     @property
@@ -290,11 +298,13 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
         raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
 
 
-def load_generator(path: Path | str, *, device: torch.device | str = "cpu", best: bool = False) -> TrainedGenerator:
+def load_generator(
+    path: Path | str | None = None, *, device: torch.device | str = "cpu", best: bool = False
+) -> TrainedGenerator:
     """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
 
     Args:
-        path: a run folder means its newest checkpoint.
+        path: a run folder means its newest checkpoint; None the generator that comes with the package.
         device: where to put it.
         best: of a run folder, the checkpoint with the best score (``training.evaluate_kimg``) instead of the newest.
 
@@ -309,7 +319,7 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu", best
         network.load_state_dict(stored.weights)
     except RuntimeError as error:
         raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
-    generator = TrainedGenerator(network, config, stored.images_seen)
+    generator = TrainedGenerator(network, config, stored.images_seen, stored.provenance)
     return generator.eval().requires_grad_(False).to(device)
 
 

@@ -81,15 +81,16 @@ def contact_sheet(
     size: int,
     truncation_psi: float = 1.0,
     columns: int = 2,
+    views: Sequence[tuple[float, float]] = SHEET_VIEWS,
 ) -> Float[Tensor, "3 height width"]:
-    """Seeds as rows, ``SHEET_VIEWS`` as columns, ``columns`` such blocks side by side; RGB in [0, 1]."""
-    angles = torch.tensor(SHEET_VIEWS).mul(math.pi / 180)
+    """Seeds as rows, ``views`` (degrees) as columns, ``columns`` such blocks side by side; RGB in [0, 1]."""
+    angles = torch.tensor(views).mul(math.pi / 180)
     cameras = orbit(angles[:, 0], angles[:, 1])
     images = []
     for latent in z.split(SCENES_AT_ONCE):  # bounds the memory of large presets
         scenes = generate_scenes(generator, latent, truncation_psi=truncation_psi)
         images.append(render_views(renderer, scenes, cameras, size=size).flatten(0, 1).cpu())
-    return make_grid(torch.cat(images), columns=columns * len(SHEET_VIEWS))
+    return make_grid(torch.cat(images), columns=columns * len(views))
 
 
 def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, smallest: int = 640) -> None:

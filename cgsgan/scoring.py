@@ -64,7 +64,7 @@ class Scorer:
         )
         if self._real is None:
             self._real = evaluator.real_features()
-        figures = evaluator.measure_repeat(0, self._real)
+        figures = evaluator.measure_repeat(0, self._real, None)
         value = figures["frd" if self.name == "frd" else "fid"]
         assert value is not None
         return Score(name=self.name, metric=f"{self.name} of {self.count} pictures", value=value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -11,17 +12,23 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
 import cgsgan.metrics.features
-from cgsgan.cameras import Cameras, yaw_pitch
+from cgsgan.cameras import Cameras, orbit, yaw_pitch
 from cgsgan.cli import main
 from cgsgan.config import config_to_dict
 from cgsgan.data.dataset import DataConfig, open_dataset
+from cgsgan.data.depth_truth import DepthTruth, open_depth_truth
+from cgsgan.data.errors import DatasetError
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
+from cgsgan.evaluation.pose import label_angles, learn_poses
+from cgsgan.evaluation.studio import Studio
+from cgsgan.evaluation.views import surface_depths, view_likeness
 from cgsgan.experiment import load_generator
 from cgsgan.metrics import frechet_distance
 from cgsgan.metrics.extractors import open_extractor
@@ -58,7 +65,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def evaluator(checkpoint: Path, heads: Path, source: object = None, **config: object) -> Evaluator:
+def evaluator(
+    checkpoint: Path, heads: Path, source: object = None, identity: object = None, truth: object = None,
+    **config: object,
+) -> Evaluator:  # fmt: skip
     generator = load_generator(checkpoint)
     options = {"count": COUNT, "repeats": 1, "batch_size": 16} | config
     return Evaluator(
@@ -67,7 +77,45 @@ def evaluator(checkpoint: Path, heads: Path, source: object = None, **config: ob
         extractor=open_extractor("random"),
         config=EvaluationConfig(**options),  # type: ignore[arg-type]
         accelerator=Accelerator(cpu=True),
+        identity=identity,  # type: ignore[arg-type]
+        truth=truth,  # type: ignore[arg-type]
     )
+
+
+@pytest.fixture(scope="module")
+def solid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator of few large Gaussians that nothing shines through."""
+    config = tiny_config()
+    anchors = replace(config.generator.anchors, start_opacity=0.995, start_log_scale=-1.2)
+    config = replace(config, generator=replace(config.generator, anchors=anchors))
+    torch.manual_seed(0)
+    network = GaussianGenerator(config.generator)
+    randomize(network, 0.05)
+    path = tmp_path_factory.mktemp("solid") / "generator.safetensors"
+    write_generator(path, GeneratorFile(config=config_to_dict(config), images_seen=9000, weights=network.state_dict()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Persons of known depth: what the generator itself makes of other latents."""
+    cameras = orbit(torch.tensor([0.0, 0.6]), torch.zeros(2))
+    running = Studio(GeneratorScenes(load_generator(solid)), Accelerator(cpu=True))
+    z = torch.randn(6, running.source.z_dim, generator=torch.Generator().manual_seed(3))
+    depths = surface_depths(running, z, cameras, 32).nan_to_num(0)
+    path = tmp_path_factory.mktemp("truth") / "persons.zip"
+    write_truth(path, depths, cameras)
+    return path
+
+
+def write_truth(path: Path, depths: torch.Tensor, cameras: Cameras, array: str = "depth") -> None:
+    labels = cameras.to_labels().tolist()
+    entries = [[f"{p:05d}/view{v}.png", label] for p in range(len(depths)) for v, label in enumerate(labels)]
+    packed = io.BytesIO()
+    np.savez(packed, **{array: depths.half().numpy()})
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dataset.json", json.dumps({"labels": entries[::-1]}))  # sorted by name when read
+        file.writestr("depth_landmarks.npz", packed.getvalue())
 
 
 class CameraFollower(GeneratorScenes):
@@ -99,6 +147,7 @@ def test_all_figures(checkpoint: Path, heads: Path):
     found = running.measure()
     figures = found["figures"]
     assert {"fid", "frd", "kid_x1000", "precision", "recall", "fid3d", "swd_32", "swd_16"} < set(figures)
+    assert {"pose_yaw_deg", "pose_pitch_floor_deg", "similarity_same", "similarity_told_apart"} < set(figures)
     assert sum(name.startswith("fid_yaw") for name in figures) == 5
     for degrees in (10, 30):
         depth, share = (figures[f"consistency_{k}_{degrees}deg"]["mean"] for k in ("depth", "visible"))
@@ -111,6 +160,91 @@ def test_all_figures(checkpoint: Path, heads: Path):
         assert figures[name]["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
     assert found["real_pictures"] == COUNT
     assert ("repeat 2/2: pictures", COUNT, COUNT) in told
+
+
+def test_pose_beside_its_floor(checkpoint: Path, heads: Path, cache: Path):
+    running = evaluator(checkpoint, heads, metrics=("pose",), repeats=2)
+    figures = running.measure()["figures"]
+    kept = list((cache / "poses").iterdir())
+    assert len(kept) == 1
+    taught = learn_poses(running.studio, running.dataset)
+    assert taught is not None
+    draws = running.draw(0)
+    pictures = running.fake_pictures(draws, Cameras.from_labels(draws.labels), torch.arange(COUNT))
+    expected = (taught.estimator(pictures) - label_angles(draws.labels)).abs().rad2deg().mean(dim=0)
+    for axis, name in enumerate(("yaw", "pitch")):
+        assert figures[f"pose_{name}_deg"]["values"][0] == pytest.approx(float(expected[axis]), rel=1e-4)
+        assert figures[f"pose_{name}_floor_deg"]["values"] == [pytest.approx(float(taught.floor[axis]))] * 2
+    first = kept[0].read_bytes()
+    kept[0].write_bytes(b"damaged")
+    again = learn_poses(running.studio, running.dataset)
+    assert again is not None
+    assert torch.equal(again.floor, taught.floor)
+    assert kept[0].read_bytes() == first
+
+
+def test_too_few_pictures_teach_no_poses(checkpoint: Path, tmp_path: Path):
+    make_synthetic(SyntheticConfig(count=20, resolution=32), tmp_path / "few.zip")
+    figures = evaluator(checkpoint, tmp_path / "few.zip", metrics=("pose",), count=8).measure()["figures"]
+    assert {name: figure["mean"] for name, figure in figures.items()} == dict.fromkeys(
+        ("pose_yaw_deg", "pose_yaw_floor_deg", "pose_pitch_deg", "pose_pitch_floor_deg")
+    )
+
+
+def test_views_of_one_scene_are_the_more_alike(checkpoint: Path, heads: Path):
+    running = evaluator(checkpoint, heads)
+    draws = running.draw(0)
+    figures = view_likeness(running.studio, running.extractor, draws.z, draws.labels, "")
+    images = [
+        running.studio.render(draws.z, Cameras.from_labels(labels[:, None])).images[:, 0].clamp(0, 1)
+        for labels in (draws.labels, draws.labels.roll(-1, dims=0))
+    ]
+    first, second = (running.extractor(pictures) for pictures in images)
+    cosines = torch.nn.functional.cosine_similarity(first[:, None], second[None], dim=2)
+    assert figures["same"] == pytest.approx(float(cosines.diagonal().mean()), rel=1e-5)
+    assert figures["same"] > figures["other"]
+    assert figures["told_apart"] > 0.6
+
+
+def test_what_needs_more_says_so_and_gets_its_own_names(solid: Path, heads: Path, truth: Path):
+    for name, words in (("identity", "--identity-model"), ("depth", "--depth-truth")):
+        with pytest.raises(ValueError, match=f"--metrics {name} needs .*{words}"):
+            evaluator(solid, heads, metrics=(name,))
+    running = evaluator(
+        solid, heads, metrics=("similarity", "identity", "depth"),
+        identity=open_extractor("random"), truth=open_depth_truth(truth),
+    )  # fmt: skip
+    figures = running.measure()["figures"]
+    assert figures["identity_same"] == figures["similarity_same"]  # the same features under both names here
+    # Persons of the same generator: as near as they are to each other, and on average in the same place.
+    assert figures["depth_nearest"]["mean"] == pytest.approx(figures["depth_nearest_floor"]["mean"], rel=0.3)
+    assert abs(figures["depth_offset"]["mean"]) < 2 * figures["depth_mean_floor"]["mean"]
+    assert figures["depth_spread"]["mean"] == pytest.approx(1, abs=0.5)
+
+
+def test_depth_truth_is_read_by_name_and_refused_in_one_line(truth: Path, tmp_path: Path):
+    found = open_depth_truth(truth)
+    assert isinstance(found, DepthTruth)
+    assert found.depths.shape == (6, 2, 32, 32)
+    assert bool(found.depths.isnan().any())
+    assert not bool((found.depths == 0).any())
+    assert float(yaw_pitch(found.cameras)[0][1]) == pytest.approx(0.6, abs=1e-5)
+    cameras, depths = orbit(torch.tensor([0.0, 0.6]), torch.zeros(2)), torch.ones(6, 2, 8, 8)
+    write_truth(tmp_path / "other.zip", depths, cameras, array="deep")
+    write_truth(tmp_path / "shape.zip", depths[:, :, :4], cameras)
+    write_truth(tmp_path / "empty.zip", depths * torch.arange(6)[:, None, None, None], cameras)
+    for name, words in (("other", "no readable array `depth`"), ("shape", r"expected depth maps \[person"),
+                        ("empty", "no depth anywhere")):  # fmt: skip
+        with pytest.raises(DatasetError, match=words):
+            open_depth_truth(tmp_path / f"{name}.zip")
+    moving = io.BytesIO()
+    np.savez(moving, depth=depths.numpy())
+    with zipfile.ZipFile(tmp_path / "moving.zip", "w") as file:
+        labels = orbit(torch.linspace(0, 1, 12), torch.zeros(12)).to_labels().tolist()
+        file.writestr("dataset.json", json.dumps({"labels": [[f"{i:02d}.png", v] for i, v in enumerate(labels)]}))
+        file.writestr("depth_landmarks.npz", moving.getvalue())
+    with pytest.raises(DatasetError, match="not seen by the same cameras"):
+        open_depth_truth(tmp_path / "moving.zip")
 
 
 def test_figures_are_those_of_the_pictures(checkpoint: Path, heads: Path):
@@ -184,9 +318,10 @@ def test_real_features_are_kept_by_content(
     assert torch.equal(measure(heads), first)
 
 
-def test_the_command(checkpoint: Path, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command(checkpoint: Path, heads: Path, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "figures.json"
     options = ["--count", "40", "--repeats", "2", "--metrics", "fid", "pr", "consistency", "--out", str(out)]
+    options += ["--depth-truth", str(truth)]
     assert main(["evaluate", str(checkpoint), "--data", str(heads), *options]) == 0
     printed = capsys.readouterr()
     assert "consistency_depth_30deg" in printed.out
@@ -194,6 +329,7 @@ def test_the_command(checkpoint: Path, heads: Path, tmp_path: Path, capsys: pyte
     found = json.loads(out.read_text())
     assert found["images_seen"] == 9000
     assert found["features"] == "random-4-192"
+    assert {"depth_mean", "fid"} < set(found["figures"])
     assert f"{found['figures']['fid']['mean']:.5g}" in printed.out
 
 
@@ -228,6 +364,9 @@ def test_two_processes_give_the_figures_of_one(checkpoint: Path, heads: Path, tm
         (["--psi", "nan"], ["--psi: expected a finite number"]),
         (["--features", "inception", "--weights", "none.pth"], ["none.pth: no such file"]),
         (["--data", "nowhere.zip"], ["nowhere.zip"]),
+        (["--identity-weights", "none.pth"], ["--identity-model"]),
+        (["--metrics", "identity"], ["--metrics identity needs", "--identity-model"]),
+        (["--metrics", "depth"], ["--metrics depth needs", "--depth-truth"]),
     ],
 )
 def test_mistakes_get_one_line(

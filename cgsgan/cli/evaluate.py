@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from cgsgan.config import ExperimentConfig
     from cgsgan.data.dataset import DataConfig
 
+Metric = Literal[
+    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth"
+]  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
@@ -25,7 +29,12 @@ class EvaluateArguments:
         features: what pictures are described by. random needs no weights, and its FID is no paper's FID.
         weights: weight file of inception or dinov2; default a download.
         model: the timm model of dinov2.
-        metrics: what to measure; fid3d is FID with the latent mapped as if seen from the front, yaw is FID per bin.
+        metrics: what to measure; fid3d is FID with the latent mapped as if seen from the front, yaw is FID per bin;
+            pose compares with the camera what a small network, taught by the real set, sees; similarity is that of two
+            views of one scene against two scenes in --features, identity the same in --identity-model.
+        identity_model: a timm model that knows faces (or DINO), for the metric identity; implies it.
+        identity_weights: its weight file; default a download.
+        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it.
         count: real pictures at most, and generated ones per repeat.
         repeats: how often, each with other latents and cameras; the table shows mean and standard deviation.
         seed: of the first repeat.
@@ -40,9 +49,12 @@ class EvaluateArguments:
     features: Literal["random", "inception", "dinov2"] = "random"
     weights: Path | None = None
     model: str = "vit_base_patch14_dinov2.lvd142m"
-    metrics: tuple[Literal["fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency"], ...] = (
-        "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency",
+    metrics: tuple[Metric, ...] = (
+        "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity",
     )  # fmt: skip
+    identity_model: str | None = None
+    identity_weights: Path | None = None
+    depth_truth: Path | None = None
     count: int = 50_000
     repeats: int = 3
     seed: int = 0
@@ -56,19 +68,25 @@ def run(argv: list[str]) -> int:
     arguments = tyro.cli(EvaluateArguments, args=argv, prog="cgsgan evaluate")
     if arguments.out is not None and arguments.out.suffix != ".json":
         raise ValueError(f"--out: expected a .json file, got {arguments.out}")
+    if arguments.identity_weights is not None and arguments.identity_model is None:
+        raise ValueError("--identity-weights: name the timm model that they belong to with --identity-model")
     import torch
     from accelerate import Accelerator
 
     from cgsgan.data.dataset import open_dataset
+    from cgsgan.data.depth_truth import open_depth_truth
     from cgsgan.data.progress import ignore_progress, progress_bar
     from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
+    from cgsgan.evaluation.settings import check_needs
     from cgsgan.experiment import load_generator
     from cgsgan.metrics.extractors import open_extractor
 
     config = EvaluationConfig(
-        metrics=arguments.metrics, count=arguments.count, repeats=arguments.repeats, seed=arguments.seed,
+        metrics=_metrics(arguments), count=arguments.count, repeats=arguments.repeats, seed=arguments.seed,
         batch_size=arguments.batch_size, truncation_psi=arguments.psi,
     )  # fmt: skip
+    check_needs(config.metrics, identity=arguments.identity_model is not None, truth=arguments.depth_truth is not None)
+    truth = open_depth_truth(arguments.depth_truth) if arguments.depth_truth else None
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     generator = load_generator(arguments.checkpoint, device=accelerator.device)
     with progress_bar() as bar:
@@ -77,14 +95,32 @@ def run(argv: list[str]) -> int:
             extractor = open_extractor(
                 arguments.features, weights=arguments.weights, model=arguments.model, device=accelerator.device
             )
+            identity = (
+                open_extractor(
+                    "dinov2", weights=arguments.identity_weights, model=arguments.identity_model,
+                    device=accelerator.device,
+                )
+                if arguments.identity_model
+                else None
+            )  # fmt: skip
             dataset = open_dataset(_data_config(arguments, generator.config), progress=progress)
         source = GeneratorScenes(generator, config.truncation_psi)
-        found = Evaluator(source, dataset, extractor, config, accelerator, progress).measure()
+        found = Evaluator(source, dataset, extractor, config, accelerator, progress, identity, truth).measure()
     if accelerator.is_main_process:
         found = {"checkpoint": str(arguments.checkpoint), "images_seen": generator.images_seen, **found}
         _report(found, arguments.out)
     accelerator.end_training()
     return 0
+
+
+def _metrics(arguments: EvaluateArguments) -> tuple[Metric, ...]:
+    """What was asked for, and what options imply."""
+    more: list[Metric] = []
+    if arguments.identity_model is not None and "identity" not in arguments.metrics:
+        more.append("identity")
+    if arguments.depth_truth is not None and "depth" not in arguments.metrics:
+        more.append("depth")
+    return (*arguments.metrics, *more)
 
 
 def _data_config(arguments: EvaluateArguments, trained: ExperimentConfig) -> DataConfig:

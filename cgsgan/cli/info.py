@@ -1,4 +1,4 @@
-"""``cgsgan info FILE``: what a ``.ply`` or a checkpoint holds, or why it is refused."""
+"""``cgsgan info [FILE]``: what a ``.ply`` or a checkpoint holds, or why it is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class InfoArguments:
     """Say what a file holds.
 
     Attributes:
-        file: a .ply of Gaussians, a generator.safetensors, a checkpoint folder or a run folder.
+        file: a .ply of Gaussians, a generator.safetensors, a checkpoint folder or a run folder; default the generator
+            that comes with the package.
     """
 
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path | None, tyro.conf.Positional] = None
 
 
 def run(argv: list[str]) -> int:
@@ -28,15 +29,15 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def describe(file: Path) -> list[tuple[str, str]]:
+def describe(file: Path | None) -> list[tuple[str, str]]:
     """Facts about a file, as (name, value).
 
     Raises:
         ValueError: when it is neither a readable ``.ply`` nor a checkpoint.
     """
-    if not file.exists():
+    if file is not None and not file.exists():
         raise ValueError(f"{file}: no such file or folder; expected a .ply, a checkpoint or a run folder")
-    if file.suffix.lower() == ".ply":
+    if file is not None and file.suffix.lower() == ".ply":
         from cgsgan.export.ply import describe_ply
 
         return describe_ply(file)
@@ -53,5 +54,6 @@ def describe(file: Path) -> list[tuple[str, str]]:
         ("training size", f"{config.get('resolution')} px"),
         ("trained on", f"{stored.images_seen / 1000:.1f} kimg"),
         ("values", f"{parameters:,} in {len(stored.weights)} tensors"),
-        ("data", str((config.get("data") or {}).get("path") or "synthetic heads")),
+        ("data file", str((config.get("data") or {}).get("path") or "synthetic heads")),
+        *stored.provenance.items(),
     ]

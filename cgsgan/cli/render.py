@@ -1,9 +1,9 @@
-"""``cgsgan render RUN_OR_CHECKPOINT [--seeds 0-7] [--psi 0.7] [--turntable webp] [--ply] [--grid]``."""
+"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--psi 0.7] [--turntable webp] [--ply] [--grid]``."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +17,8 @@ class RenderArguments:
     """Show what a generator makes. Without --turntable, --ply or --grid it writes a grid.
 
     Attributes:
-        checkpoint: a run folder, a checkpoint folder or a generator.safetensors.
+        checkpoint: a run folder, a checkpoint folder or a generator.safetensors; default the generator that comes with
+            the package, and a turntable beside the grid.
         seeds: identities, like 0-7 or 3,5,9-12.
         psi: truncation; 1 is full variety, 0 the average head.
         size: pixels of each picture; default the training size for grids, at least 256 for turntables.
@@ -28,11 +29,11 @@ class RenderArguments:
         ply: write one .ply per seed.
         axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
         bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
-        out: folder to write to; default next to the checkpoint's run.
+        out: folder to write to; default "renders" in the checkpoint's run, or here.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path | None, tyro.conf.Positional] = None
     seeds: str = "0-7"
     psi: float = 1.0
     size: int | None = None
@@ -61,10 +62,17 @@ def run(argv: list[str]) -> int:
     from cgsgan.experiment import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
+    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
+        arguments = replace(arguments, grid=True, turntable="webp")
     out = arguments.out or _default_out(arguments.checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     for path in _write(arguments, generator, seeds, out):
         print(f"wrote {path}")
+    if arguments.checkpoint is None:
+        for name in ("data", "licence"):
+            if name in generator.provenance:
+                print(f"{name}: {generator.provenance[name]}")
+        print("made by the generator that comes with cgsgan; for yours: python render.py RUN")
     return 0
 
 
@@ -89,7 +97,9 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _default_out(checkpoint: Path) -> Path:
+def _default_out(checkpoint: Path | None) -> Path:
+    if checkpoint is None:
+        return Path("renders")
     folder = checkpoint.parent if checkpoint.is_file() else checkpoint
     run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return run_folder / "renders"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras
@@ -34,12 +34,47 @@ class ReprojectionErrors:
     visible: Float[Tensor, " batch"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CarriedView:
+    """The second of two views where the surface of the first one is, pixel by pixel of the first.
+
+    Attributes:
+        images: colours of the second view there.
+        depth_error: absolute difference between the depth of the carried point and the one rendered there.
+        opaque: where the first view shows a surface.
+        seen: where the second one shows the same.
+    """
+
+    images: Float[Tensor, "batch 3 height width"]
+    depth_error: Float[Tensor, "batch height width"]
+    opaque: Bool[Tensor, "batch height width"]
+    seen: Bool[Tensor, "batch height width"]
+
+
 def reprojection_errors(views: RenderOutput, cameras: Cameras) -> ReprojectionErrors:
+    """Mean errors of :func:`carry_view`.
+
+    A scene of one surface gives errors of the sampling only; floaters, and surfaces painted on differently for every
+    view, do not.
+
+    Raises:
+        ValueError: as :func:`carry_view`.
+    """
+    found = carry_view(views, cameras)
+    color_error = (found.images - views.images[:, 0]).abs().mean(dim=1)
+    count = found.seen.sum(dim=(1, 2))
+    return ReprojectionErrors(
+        depth=torch.where(found.seen, found.depth_error, 0.0).sum(dim=(1, 2)) / count,
+        color=torch.where(found.seen, color_error, 0.0).sum(dim=(1, 2)) / count,
+        visible=count / found.opaque.sum(dim=(1, 2)),
+    )
+
+
+def carry_view(views: RenderOutput, cameras: Cameras) -> CarriedView:
     """Warp the first of two views of each scene into the second by its depth.
 
     A point of view A at pixel centre p with depth d is ``d K_A^-1 [p, 1]`` in A's camera; it is moved to B's camera,
-    projected, and compared with B's depth and colour, sampled bilinearly there. A scene of one surface gives errors of
-    the sampling only; floaters, and surfaces painted on differently for every view, do not.
+    projected, and compared with B's depth and colour, sampled bilinearly there.
 
     Args:
         views: ``[batch, 2, ...]`` square, with depths.
@@ -49,7 +84,7 @@ def reprojection_errors(views: RenderOutput, cameras: Cameras) -> ReprojectionEr
         ValueError: without depths, or for another number of views.
     """
     if views.depths is None or views.images.shape[1] != 2:
-        raise ValueError(f"reprojection_errors: expected 2 views with depths, got {views.images.shape[1]}")
+        raise ValueError(f"carry_view: expected 2 views with depths, got {views.images.shape[1]}")
     images, depths, alphas = views.images, views.depths[..., 0], views.alphas[..., 0]
     size = images.shape[-1]
     points = lift(depths[:, 0], cameras.map(lambda t: t[:, 0]))
@@ -58,15 +93,9 @@ def reprojection_errors(views: RenderOutput, cameras: Cameras) -> ReprojectionEr
     second = torch.cat([images[:, 1], depths[:, 1, None], alphas[:, 1, None]], dim=1)
     sampled = F.grid_sample(second, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     depth_error = (sampled[:, 3] - carried).abs()
-    color_error = (sampled[:, :3] - images[:, 0]).abs().mean(dim=1)
     opaque = alphas[:, 0] > OPAQUE
     seen = opaque & (sampled[:, 4] > OPAQUE) & (depth_error < SAME_SURFACE) & (grid.abs().amax(dim=-1) < 1)
-    count = seen.sum(dim=(1, 2))
-    return ReprojectionErrors(
-        depth=torch.where(seen, depth_error, 0.0).sum(dim=(1, 2)) / count,
-        color=torch.where(seen, color_error, 0.0).sum(dim=(1, 2)) / count,
-        visible=count / opaque.sum(dim=(1, 2)),
-    )
+    return CarriedView(images=sampled[:, :3], depth_error=depth_error, opaque=opaque, seen=seen)
 
 
 def lift(depths: Float[Tensor, "batch height width"], cameras: Cameras) -> Float[Tensor, "batch height width 3"]:

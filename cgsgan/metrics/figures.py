@@ -13,7 +13,9 @@ from cgsgan.metrics.frechet import frechet_distance, relative_frechet_distance
 from cgsgan.metrics.kernel import kernel_distance
 from cgsgan.metrics.manifold import precision_recall
 
-MetricName = Literal["fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency"]
+MetricName = Literal[
+    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth"
+]
 Figures = dict[str, float | None]
 YAW_EDGES = (-math.inf, -30.0, -10.0, 10.0, 30.0, math.inf)
 """Degrees; bins of the per-yaw FID."""

@@ -7,6 +7,8 @@ A checkpoint is a folder ``RUN/checkpoints/kimg-000123``:
     state.json                 images seen, step, position in the data
 
 It is written under another name, synced and renamed: a checkpoint that has its name is complete.
+
+A generator file may hold half precision and say where it comes from (``training.shipping``); one lies in ``assets``.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +32,8 @@ GENERATOR_FILE = "generator.safetensors"
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
 BEST_FILE = "best.json"
+SHIPPED_FILE = Path(__file__).parents[1] / "assets" / GENERATOR_FILE
+"""The generator that comes with the package."""
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 FORMAT = "cgsgan-generator"
 FORMAT_VERSION = 1
@@ -46,11 +51,13 @@ class GeneratorFile:
         config: the experiment's resolved config as plain data.
         images_seen: how far the run was.
         weights: the averaged generator's state.
+        provenance: where it comes from, name to text: data, licence, command... Empty while training.
     """
 
     config: dict[str, Any]
     images_seen: int
     weights: dict[str, Tensor]
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +215,8 @@ def write_generator(path: Path, generator: GeneratorFile) -> None:
         "config": json.dumps(generator.config),
         "images_seen": str(generator.images_seen),
     }
+    if generator.provenance:
+        metadata["provenance"] = json.dumps(generator.provenance)
     save_file(_contiguous(generator.weights), path, metadata=metadata)
 
 
@@ -216,17 +225,22 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
 
 
-def find_generator(path: Path | str, *, best: bool = False) -> Path:
+def find_generator(path: Path | str | None, *, best: bool = False) -> Path:
     """The generator file of a run folder (its newest checkpoint), a checkpoint folder, or the file itself.
 
     Args:
-        path: where to look.
+        path: where to look; None means the one that comes with the package.
         best: of a run folder, the checkpoint with the best score instead of the newest.
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
     """
-    path = Path(path)
+    if path is None and not SHIPPED_FILE.is_file():
+        raise CheckpointError(
+            f"no generator comes with this copy of cgsgan (looked for {SHIPPED_FILE}); name a run folder or a "
+            "checkpoint, such as the one that `python train.py` makes"
+        )
+    path = SHIPPED_FILE if path is None else Path(path)
     if path.is_file():
         return path
     if not path.exists():
@@ -245,7 +259,7 @@ def find_generator(path: Path | str, *, best: bool = False) -> Path:
 
 
 def read_generator(path: Path | str) -> GeneratorFile:
-    """Read a generator file; nothing in it is executed.
+    """Read a generator file; nothing in it is executed. Half precision becomes float32, which networks compute in.
 
     Raises:
         CheckpointError: when the file is not one of ours, is damaged, or comes from a newer version.
@@ -262,15 +276,18 @@ def read_generator(path: Path | str) -> GeneratorFile:
     try:
         version = int(metadata["version"])
         config, images_seen = json.loads(metadata["config"]), int(metadata["images_seen"])
-        if not isinstance(config, dict):
-            raise TypeError(f"the config is a {type(config).__name__}, not a mapping")
+        provenance = json.loads(metadata.get("provenance", "{}"))
+        for name, value in (("config", config), ("provenance", provenance)):
+            if not isinstance(value, dict):
+                raise TypeError(f"the {name} is a {type(value).__name__}, not a mapping")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged header ({error})") from None
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format version {version} is newer than this cgsgan reads ({FORMAT_VERSION}); update cgsgan"
         )
-    return GeneratorFile(config=config, images_seen=images_seen, weights=weights)
+    weights = {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
+    return GeneratorFile(config=config, images_seen=images_seen, weights=weights, provenance=provenance)
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
