@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rasterizer.averaging import divide_by_alphas
 from rasterizer.backend import Params, check, load_library
 from rasterizer.constants import DEFAULT_EPS2D, DEFAULT_FAR_PLANE, DEFAULT_NEAR_PLANE
 
@@ -226,7 +227,5 @@ def rasterize_cpu(  # noqa: PLR0913, PLR0917 - the arguments every backend takes
     )  # fmt: skip
     images, alphas, depths = RasterizeCpu.apply(call, *tensors)  # type: ignore[misc]
     if depths is not None:
-        covered = alphas > 0
-        # The inner selection keeps the gradient of uncovered pixels from becoming 0 * inf.
-        depths = torch.where(covered, depths / torch.where(covered, alphas, 1.0), 0.0)
+        depths = divide_by_alphas(depths, alphas)
     return images, alphas, depths, call.info
