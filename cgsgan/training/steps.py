@@ -142,7 +142,8 @@ class AdversarialSteps:
         images = (reals.images * 2 - 1).requires_grad_(True)
         seen = self._discriminator_input(images, images_seen)
         with self.autocast():
-            logits = self.discriminator(seen, reals.camera_labels)
+            # Not through __call__, which may be compiled: compiled graphs have no second derivative.
+            logits = self.discriminator.forward(seen, reals.camera_labels)
         penalty = r1_penalty(logits, images)
         (penalty.mean() * (0.5 * self.loss.r1_gamma * self.loss.r1_interval)).backward()
         return {"r1_penalty": penalty.detach().mean()}
