@@ -128,11 +128,11 @@ def save_neighbors(path: Path, samples: torch.Tensor, found: Comparison, trainin
 def save_distributions(path: Path, found: Comparison) -> None:
     """Cumulative distributions of the distance to the nearest training picture."""
     panels = []
-    for kind, title in (("pixels", "pixels: rms colour over the heads"), ("features", "features")):
+    for kind in ("pixels", "features"):
         curves = []
         for name, side in (("samples", found.samples), ("other real persons", found.held_out)):
             values = side[kind].distances[:, 0].sort().values.tolist()
             shares = [(rank + 1) / len(values) for rank in range(len(values))]
             curves.append(Curve(name=name, points=list(zip(values, shares))))
-        panels.append(Panel(title=f"share of pictures whose nearest is within, {title}", curves=curves))
+        panels.append(Panel(title=f"share of pictures whose nearest is within, by {kind}", curves=curves))
     save_panels(path, panels, x_label="distance to the nearest training picture")

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image, ImageDraw
 
-from cgsgan.cameras import orbit
+from cgsgan.cameras import orbit, yaw_pitch
 from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.evaluation import GeneratorScenes
 from cgsgan.evaluation.studio import Studio
@@ -95,11 +95,12 @@ def save_shapes(path: Path, generator: TrainedGenerator, truth: DepthTruth) -> N
     assert torch.allclose(-nearer[~nearer.isnan()], mean_map_differences(real, made), atol=1e-6)
     difference = (0.5 + 5 * nearer).clamp(0, 1).nan_to_num(0.5)[:, None].expand(-1, 3, -1, -1)
     tiles = enlarge(torch.cat([shade_depths(means[0]), shade_depths(means[1]), difference]))
-    yaw_labels = ["real / generated / difference", *[""] * (len(real[0]) - 1)]
-    save_sheet(path, make_grid(tiles, columns=len(real[0])), yaw_labels, step=tiles.shape[-1] + 2)
+    degrees = torch.stack(yaw_pitch(truth.cameras), dim=1).rad2deg().round().int().tolist()
+    angles = [f"yaw {yaw}, pitch {pitch}" for yaw, pitch in degrees]
+    save_sheet(path, make_grid(tiles, columns=len(real[0])), angles, step=tiles.shape[-1] + 2)
 
 
 def shade_depths(depths: torch.Tensor) -> torch.Tensor:
-    """Depth maps ``[n, H, W]`` as grey pictures: 2.3 is white, 3.0 nearly black, nothing is white paper."""
-    grey = (0.1 + 0.9 * (3.0 - depths) / 0.7).clamp(0, 1)
+    """Depth maps ``[n, H, W]`` as grey pictures: 2.3 is light, 2.9 black, nothing is white paper."""
+    grey = (0.95 * (2.9 - depths) / 0.6).clamp(0, 0.95)
     return torch.where(depths.isnan(), 1.0, grey)[:, None].expand(-1, 3, -1, -1)

@@ -72,13 +72,15 @@ python benchmarks/model_card.py --data heads128.zip --eval heads128_eval.zip   #
 Features: `{features}`. {repeats} x {fake_pictures_per_repeat} pictures at the data's cameras, on white, against
 {real_pictures} real ones; mean +- standard deviation over draws of latents and cameras. Beside it the same figures of
 {bound_pictures} other real pictures (the floor) and of grey (the ceiling). Random features need no weights; their FID
-is comparable with no paper's. Torch {torch}."""
+is comparable with no paper's. FID grows as sets shrink: compare a bin of yaw with its floor. This generator does not
+look at the camera, so FID_3D is FID. Torch {torch}."""
 GEOMETRY = """\
 ## Views and shape
 
 A head is about 0.5 world units high. Pose: a small network learns yaw and pitch from four fifths of the real set; the
 floor is its error on the rest. Depth: maps of 128 generated heads against those of 32 other persons, from the same
 eight cameras; nothing says which should be which, so these compare sets; the floors are real heads against each other.
+Depths of generated heads are expected ones, which lie a little behind the surface that is seen.
 """
 AGREEMENT = """\
 ![views against each other](agreement.webp)

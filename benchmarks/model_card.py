@@ -21,6 +21,7 @@ from card_pictures import save_agreement, save_grid_of_seeds, save_shapes, save_
 from card_text import write_card
 from metric_scale import damaged, measure_scale, read_halves
 
+from cgsgan.cameras import Cameras, yaw_pitch
 from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.data.depth_truth import open_depth_truth
 from cgsgan.data.progress import progress_bar
@@ -28,6 +29,7 @@ from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.evaluation.settings import SELF_SUFFICIENT
 from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.metrics.extractors import FeatureExtractor, open_extractor
+from cgsgan.metrics.figures import compare_yaw_bins
 from cgsgan.training.checkpoint import SHIPPED_FILE
 
 RESULTS = Path(__file__).parent / "results" / "model_card.json"
@@ -53,7 +55,11 @@ def measure(arguments: argparse.Namespace, generator: TrainedGenerator, extracto
         ).measure()  # fmt: skip
     real, other = read_halves(arguments.data, generator.resolution, min(arguments.count, len(dataset) // 2))
     chosen = {name: images for name, images in damaged(other).items() if name in ("other real pictures", "grey")}
-    return found | {"bounds": measure_scale(extractor, real, chosen), "bound_pictures": len(real)}
+    bounds = measure_scale(extractor, real, chosen)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[: 2 * len(real)]  # as the halves
+    yaws = yaw_pitch(Cameras.from_labels(dataset.labels[order]))[0].split(len(real))
+    bounds["other real pictures"] |= compare_yaw_bins((extractor(real), yaws[0]), (extractor(other), yaws[1]))
+    return found | {"bounds": bounds, "bound_pictures": len(real), "data": Path(arguments.data).name}
 
 
 def make_pictures(arguments: argparse.Namespace, generator: TrainedGenerator, extractor: FeatureExtractor) -> dict:

@@ -16,18 +16,18 @@ def head_distances(
     """Root mean square difference of colour over the pixels that either head covers, in [0, 1].
 
     Both lie on mid grey; the pixels that neither covers do not count. For masks in between, a pixel counts by
-    ``1 - (1 - alpha_a)(1 - alpha_b)``.
+    ``1 - (1 - alpha_a)(1 - alpha_b)``. In float32, copies come out below 0.001.
 
     Args:
         a: premultiplied RGB and alpha, in [0, 1].
         b: the same.
     """
-    colors = [(pictures[:, :3] - GREY * pictures[:, 3:]).flatten(1).double() for pictures in (a, b)]
-    covers = [pictures[:, 3].flatten(1).double() for pictures in (a, b)]
+    colors = [(pictures[:, :3] - GREY * pictures[:, 3:]).flatten(1) for pictures in (a, b)]
+    covers = [pictures[:, 3].flatten(1) for pictures in (a, b)]
     squares = [color.square().sum(dim=1) for color in colors]
     difference = squares[0][:, None] + squares[1][None] - 2 * colors[0] @ colors[1].T
     union = covers[0].sum(dim=1)[:, None] + covers[1].sum(dim=1)[None] - covers[0] @ covers[1].T
-    return (difference.clamp_min(0) / (3 * union.clamp_min(1e-9))).sqrt().float()
+    return (difference.clamp_min(0) / (3 * union.clamp_min(1e-9))).sqrt()
 
 
 def share_below(values: Float[Tensor, " value"], reference: Float[Tensor, " reference"], share: float) -> float:

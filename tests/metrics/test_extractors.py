@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import urllib.error
@@ -11,8 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cgsgan.cli import main
+from cgsgan.config import config_to_dict
+from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 from cgsgan.metrics import random_features
 from cgsgan.metrics.extractors import ExtractorError, FeatureExtractor, open_extractor
+from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.training.checkpoint import GeneratorFile, write_generator
+from tests.tiny_experiment import randomize, tiny_config
 
 SMALL = "test_vit"
 """timm's smallest vision transformer."""
@@ -91,6 +98,29 @@ def test_timm_from_a_file(timm, small_file: Path):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert found.std() > 0.01
     assert extractor.identity.startswith(f"{SMALL}-{side}-")
+
+
+def test_identity_by_the_command(timm, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Any timm model that knows faces would do; here it is a small one that knows nothing."""
+    monkeypatch.setenv("CGSGAN_CACHE", str(tmp_path / "cache"))
+    config = tiny_config()
+    torch.manual_seed(0)
+    network = GaussianGenerator(config.generator)
+    randomize(network)
+    checkpoint, heads, out = tmp_path / "generator.safetensors", tmp_path / "heads.zip", tmp_path / "figures.json"
+    stored = GeneratorFile(config=config_to_dict(config), images_seen=9000, weights=network.state_dict())
+    write_generator(checkpoint, stored)
+    make_synthetic(SyntheticConfig(count=24, resolution=32), heads)
+    options = ["--data", str(heads), "--count", "12", "--repeats", "1", "--metrics", "similarity", "--out", str(out)]
+    options += ["--identity-model", SMALL, "--identity-weights", str(small_file)]
+    assert main(["evaluate", str(checkpoint), *options]) == 0
+    found = json.loads(out.read_text())
+    assert found["identity_features"].startswith(SMALL)
+    figures = {name: figure["mean"] for name, figure in found["figures"].items()}
+    assert set(figures) == {f"{kind}_{name}" for kind in ("similarity", "identity")
+                            for name in ("same", "other", "told_apart")}  # fmt: skip
+    assert figures["identity_same"] != figures["similarity_same"]
+    assert figures["identity_same"] > figures["identity_other"]
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
