@@ -140,6 +140,26 @@ def test_the_commands_make_lists_that_training_reads(
     assert (tmp_path / "stats.png").stat().st_size > 1000
 
 
+def test_attributes_and_poses_together_of_what_a_filter_kept(write_heads, tmp_path: Path) -> None:
+    """A smile is measured for the kept pictures only; its list is then balanced over yaw, and training reads it."""
+    path = write_heads([head()] * 10, [0.0] * 8 + [0.9, 0.9])
+    kept, smile, by_smile, both = (tmp_path / name for name in ("kept.json", "smile.json", "a.json", "b.json"))
+    kept.write_text(json.dumps([f"{i}.png" for i in range(1, 10)]))
+    smile.write_text(json.dumps({f"{i}.png": float(i in (1, 9)) for i in range(1, 10)}))
+    rest = ["--power", "1.0", "--bins", "2"]
+    command = ["data", "rebalance", path, *rest]
+    assert main([*command, "--by", str(smile), "--index-list", str(kept), "--out", str(by_smile)]) == 0
+    counts = Counter(json.loads(by_smile.read_text()))
+    assert counts["1.png"] + counts["9.png"] == sum(counts[f"{i}.png"] for i in range(2, 9)) == 7
+    assert main([*command, "--by", "yaw", "--index-list", str(by_smile), "--out", str(both)]) == 0
+    dataset = open_dataset(DataConfig(path=path, resolution=SIZE, x_flip=False, index_list=str(both)))
+    yaw = camera_statistics(dataset)["yaw"]
+    assert abs(int((yaw > 10).sum()) - int((yaw < 10).sum())) <= 1
+    assert set(dataset.names) == {f"{i}.png" for i in range(1, 10)}
+    assert main([*command, "--by", str(smile), "--out", str(tmp_path / "c.json")]) == 2  # 0.png has no number
+    assert main([*command, "--by", "smile", "--out", str(tmp_path / "c.json")]) == 2
+
+
 def test_scores_must_name_every_picture(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     for content in ('{"a": 1}', '{"a": 1, "b": "x"}', "[1]", "{"):
