@@ -11,6 +11,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,13 +21,15 @@ from accelerate import Accelerator
 import cgsgan.metrics.features
 from cgsgan.cameras import Cameras, orbit, yaw_pitch
 from cgsgan.cli import main
+from cgsgan.cli.evaluate import EvaluateArguments, Metric
 from cgsgan.config import config_to_dict
 from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.data.depth_truth import DepthTruth, open_depth_truth
 from cgsgan.data.errors import DatasetError
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
-from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
+from cgsgan.evaluation import ALL_METRICS, EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.evaluation.pose import label_angles, learn_poses
+from cgsgan.evaluation.settings import SELF_SUFFICIENT
 from cgsgan.evaluation.studio import Studio
 from cgsgan.evaluation.views import surface_depths, view_likeness
 from cgsgan.experiment import load_generator
@@ -331,6 +334,12 @@ def test_the_command(checkpoint: Path, heads: Path, truth: Path, tmp_path: Path,
     assert found["features"] == "random-4-192"
     assert {"depth_mean", "fid"} < set(found["figures"])
     assert f"{found['figures']['fid']['mean']:.5g}" in printed.out
+
+
+def test_the_command_knows_every_metric_and_measures_what_it_can_by_default():
+    assert set(get_args(Metric)) == set(ALL_METRICS)
+    assert EvaluateArguments(checkpoint=Path("run")).metrics == SELF_SUFFICIENT
+    assert EvaluationConfig().metrics == SELF_SUFFICIENT
 
 
 @pytest.mark.slow
