@@ -14,9 +14,7 @@ _BINS = 40
 _COLOURS = ((70, 110, 170), (220, 130, 40))
 
 
-def histogram_sheet(
-    columns: Mapping[str, Sequence[Float[np.ndarray, " _"]]], units: Mapping[str, str]
-) -> Image.Image:
+def histogram_sheet(columns: Mapping[str, Sequence[Float[np.ndarray, " _"]]], units: Mapping[str, str]) -> Image.Image:
     """One histogram for each name, in rows of three.
 
     Args:
