@@ -24,7 +24,7 @@ class EvaluateArguments:
 
     Attributes:
         checkpoint: a run folder, a checkpoint folder or a generator.safetensors.
-        data: folder or zip with a dataset.json; default what the generator was trained on.
+        data: folder or zip with a dataset.json, or shards; default what the generator was trained on.
         mask_folder: folder of grey PNG masks of --data, inside the set or on disk.
         features: what pictures are described by. random needs no weights, and its FID is no paper's FID.
         weights: weight file of inception or dinov2; default a download.

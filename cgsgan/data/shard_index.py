@@ -114,6 +114,8 @@ def _walk(file: Any, url: str, size: int) -> Iterator[tuple[str, int, int]]:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined] (it would keep them all)
                 where = member.offset
+                if member.size < 0 or member.offset_data + member.size > size:
+                    raise EOFError("a file of it ends beyond its end")
                 name = member.name.removeprefix("./")
                 if member.isdir():
                     continue
@@ -129,7 +131,9 @@ def _walk(file: Any, url: str, size: int) -> Iterator[tuple[str, int, int]]:
         if file.read(HEADER) == bytes(HEADER):
             return
         reason = "no end mark"
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        if isinstance(error, DatasetError):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
     raise DatasetError(
         f"{url}: damaged or cut short after {count} files, at byte {where} of {size} ({reason}); expected a whole, "

@@ -278,6 +278,26 @@ class TestBadShards:
             path.write_bytes(other)
             assert "expected a whole, uncompressed .tar" in error_of(path)
 
+    def test_damage_anywhere_is_one_clear_error(self, tmp_path: Path, files: Files, tar_writer: WriteTar) -> None:
+        path = tar_writer(tmp_path / "a.tar", {f"{'n' * 120}.cls": b"1", **sample(files)})
+        good = path.read_bytes().rstrip(b"\0") + bytes(1024)
+        random = np.random.default_rng(0)
+        refused = 0
+        for _ in range(300):
+            content = bytearray(good)
+            for position in random.integers(0, len(good), 3):
+                content[position] = random.integers(256)
+            path.write_bytes(content[: random.integers(len(good) // 2, len(good) + 1)])
+            try:
+                source = ShardSource(str(path), use_cache=False)
+                for name in source.names:
+                    source.read(name)
+            except DatasetError as error:
+                refused += "\n" not in str(error)
+        assert refused > 200
+        path.write_bytes(good.replace(b"00000000" + b"001\0", b"\xff" * 11 + b"\x00"))  # a size of -256
+        assert "damaged or cut short" in error_of(path, cache=False)
+
     def test_samples(self, tmp_path: Path, files: Files, tar_writer: WriteTar) -> None:
         good = files[1]["labels"][0][1]
         content = files[0]["00000/img0000.png"]
