@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ RESULTS = Path(__file__).parent / "results" / "training_step.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRECISIONS = ("no", "tf32", "bf16")
 WARM_UP = 4
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 R1 = "R1, spread over its interval"
 FRESH = "fresh fakes for D: G and rasterizer forward"
 
 
-def make_trainer(name: str, precision: str, batch: int, folder: Path) -> Trainer:
+def make_trainer(name: str, precision: str, batch: int, folder: Path, *, compiled: bool = False) -> Trainer:
     """A trainer of a config on a small procedural set."""
     config = load_config(CONFIGS / f"{name}.yaml")
     synthetic = SyntheticConfig(count=64, resolution=config.resolution, seed=0)
@@ -52,6 +54,7 @@ def make_trainer(name: str, precision: str, batch: int, folder: Path) -> Trainer
         batch_size=batch or config.training.batch_size,
         mixed_precision=mixed,
         tf32=precision == "tf32",
+        compile=compiled,
     )
     config = replace(config, data=data, training=training)
     accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
@@ -107,14 +110,15 @@ def measure(trainer: Trainer, steps: int) -> dict[str, float]:
 class Timeline:
     """Gives every moment of a step to one part of it: the time since the last mark belongs to the part that ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._step: defaultdict[str, float] = defaultdict(float)
-        self._last = time.perf_counter()
+        self._last = clock()
 
     def mark(self, part: str) -> None:
         synchronize()
-        now = time.perf_counter()
+        now = self._clock()
         self._step[part] += now - self._last
         self._last = now
 
@@ -129,7 +133,7 @@ class Timeline:
         if forget:
             self.seconds.clear()
         self._step.clear()
-        self._last = time.perf_counter()
+        self._last = self._clock()
 
     def watch(self, owner: object, method: str, part: str, before: str = "other") -> None:
         """Time the calls of a method; what has passed before one belongs to ``before``."""
@@ -144,9 +148,9 @@ class Timeline:
         setattr(owner, method, watched)
 
 
-def watch_iteration(trainer: Trainer) -> Timeline:
+def watch_iteration(trainer: Trainer, clock: Callable[[], float]) -> Timeline:
     """Marks at the joints of a training iteration; backward passes are cut where gradients arrive."""
-    line, steps = Timeline(), trainer.steps
+    line, steps = Timeline(clock), trainer.steps
     generate, render = steps._generate, steps._render
     before_render = "other"
 
@@ -190,9 +194,9 @@ def watch_iteration(trainer: Trainer) -> Timeline:
     return line
 
 
-def measure_iteration(trainer: Trainer, steps: int) -> dict[str, float]:
+def measure_iteration(trainer: Trainer, steps: int, clock: Callable[[], float]) -> dict[str, float]:
     """Milliseconds of every part of a step, the medians of ``steps`` steps; R1 is spread over its interval."""
-    line, interval = watch_iteration(trainer), trainer.config.loss.r1_interval
+    line, interval = watch_iteration(trainer, clock), trainer.config.loss.r1_interval
     for step in range(1 + steps):
         trainer.step_index = 0 if step == 0 else interval + step - 1  # a warm-up, then one with a penalty first
         line.begin_step(forget=step == 1)
@@ -211,6 +215,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=0, help="scenes per step; 0: the config's")
     parser.add_argument("--steps", type=int, default=32, help="a multiple of the R1 interval")
     parser.add_argument("--parts", action="store_true", help="where the time of an iteration goes, in fp32")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="of --parts; cpu is steady on a busy machine")
+    parser.add_argument("--compile", action="store_true", help="training.compile")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
@@ -224,8 +230,8 @@ def measure_parts(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = make_trainer(name, "no", arguments.batch, Path(folder))
-            parts = measure_iteration(trainer, arguments.steps)
+            trainer = make_trainer(name, "no", arguments.batch, Path(folder), compiled=arguments.compile)
+            parts = measure_iteration(trainer, arguments.steps, CLOCKS[arguments.clock])
             total = sum(parts.values())
             table = Table("part", "ms", "share", title=f"{name}: batch {trainer.config.batch_size}, {total:.0f} ms")
             for part, milliseconds in parts.items():
@@ -245,7 +251,7 @@ def measure_precisions(arguments: argparse.Namespace) -> int:
         for precision in arguments.precisions:
             for singly in (False, True) if precision == arguments.precisions[-1] else (False,):
                 with tempfile.TemporaryDirectory() as folder:
-                    trainer = make_trainer(name, precision, arguments.batch, Path(folder))
+                    trainer = make_trainer(name, precision, arguments.batch, Path(folder), compiled=arguments.compile)
                     if singly:
                         render_singly(trainer)
                     row = measure(trainer, arguments.steps)

@@ -48,6 +48,7 @@ from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.compilation import compile_networks
 from cgsgan.training.curves import save_curves
 from cgsgan.training.milestones import Milestones
 from cgsgan.training.precision import set_tf32
@@ -139,9 +140,12 @@ def build_steps(
     discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
     if origin is not None:
         accelerator.print(start_from(origin, config, generator, discriminator))
+    generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
+    if config.training.compile:
+        compile_networks([generator, discriminator], accelerator.device)
     return AdversarialSteps(
-        generator=generator.to(accelerator.device),
-        discriminator=discriminator.to(accelerator.device),
+        generator=generator,
+        discriminator=discriminator,
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
@@ -269,7 +273,8 @@ def check_groups(config: ExperimentConfig, processes: int) -> None:
 RESUMABLE = ("name", "training.kimg", "training.max_minutes", "training.log_kimg", "training.sample_kimg",
              "training.checkpoint_kimg", "training.keep_checkpoints", "training.milestone_kimg", "training.guard",
              "training.trackers", "training.evaluate_kimg", "training.evaluate_count",
-             "training.evaluate_features", "training.evaluate_weights", "training.accumulate", "data.path",
+             "training.evaluate_features", "training.evaluate_weights", "training.accumulate",
+             "training.compile", "data.path",
              "data.workers", "data.on_damaged", "data.preload", "data.cache", "rendering.backend")  # fmt: skip
 """What may differ when a run is resumed: its length, its bookkeeping, its guards and where the data lies."""
 

@@ -102,6 +102,7 @@ class TrainingConfig:
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
             has its own (``discriminator.half_precision_blocks``).
         tf32: let float32 products on a GPU round their factors to 11 bits; published networks were trained without.
+        compile: ``torch.compile`` for both networks, but the R1 penalty. Needs a compiler; first steps take minutes.
         seed: of weights, data order and latents.
         log_kimg: a line in the console and in log.jsonl.
         sample_kimg: a contact sheet of the averaged generator.
@@ -135,6 +136,7 @@ class TrainingConfig:
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
     tf32: bool = False
+    compile: bool = False
     seed: int = 0
     log_kimg: float = 4.0
     sample_kimg: float = 200.0

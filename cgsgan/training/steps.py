@@ -211,7 +211,10 @@ class AdversarialSteps:
         # The range conversion stands before requires_grad, so that gamma keeps its published meaning; the blur behind
         # it: the penalty is on the gradient at the picture.
         images = (pictures.images.detach() * 2 - 1).requires_grad_(True)
-        logits = self._discriminate(self._discriminator_input(images, images_seen), pictures.camera_labels)
+        seen = self._discriminator_input(images, images_seen)
+        with self.autocast():
+            # Not through __call__, which may be compiled: compiled graphs have no second derivative.
+            logits = self.discriminator.forward(seen, pictures.camera_labels)
         penalty = r1_penalty(logits, images)
         (penalty.mean() * (0.5 * gamma * self.loss.r1_interval)).backward()
         return penalty.detach().mean()
