@@ -30,6 +30,7 @@ from cgsgan.config import load_config
 from cgsgan.data.synthetic import SyntheticConfig
 from cgsgan.experiment import build_trainer
 from cgsgan.training import trainer as trainer_module
+from cgsgan.training.draws import FakeDraws
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.trainer import Trainer
 from cgsgan.types import Gaussians, GeneratorOutput
@@ -154,10 +155,10 @@ def watch_iteration(trainer: Trainer, clock: Callable[[], float]) -> Timeline:
     generate, render = steps._generate, steps._render
     before_render = "other"
 
-    def generate_marked(z: torch.Tensor) -> GeneratorOutput:
+    def generate_marked(draws: FakeDraws) -> GeneratorOutput:
         nonlocal before_render
         line.mark("other")
-        output = generate(z)
+        output = generate(draws)
         line.mark("G forward" if torch.is_grad_enabled() else FRESH)
         before_render = "other"
         hooked = [tensor for tensor in output.gaussians.tensors() if tensor.requires_grad]
