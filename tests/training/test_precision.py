@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from cgsgan.cameras import full_float32, invert_rigid
 from cgsgan.experiment import build_renderer
@@ -47,8 +48,8 @@ def test_bf16_gradients_are_close_to_float32():
 def test_bf16_reaches_neither_mapping_nor_rasterizer_nor_penalty():
     config, steps = tiny_config(), bf16_steps()
     draws = tiny_draws(config, 1)
-    assert torch.equal(steps._generate(draws.z).ws, tiny_steps(config)._generate(draws.z).ws)
-    scene = steps._generate(draws.z).gaussians
+    assert torch.equal(steps._generate(draws).ws, tiny_steps(config)._generate(draws).ws)
+    scene = steps._generate(draws).gaussians
     assert {tensor.dtype for tensor in scene.tensors()} == {torch.float32}
     renderer, plain = build_renderer(config), tiny_steps(config)
     assert renderer.config == steps.renderer.config
@@ -60,13 +61,20 @@ def test_bf16_reaches_neither_mapping_nor_rasterizer_nor_penalty():
             assert torch.equal(ours.grad, theirs.grad)
 
 
+@pytest.fixture
+def bf16_accelerator():
+    AcceleratorState._reset_state(True)  # Accelerate keeps one precision for a whole process
+    yield Accelerator(cpu=True, mixed_precision="bf16")
+    AcceleratorState._reset_state(True)
+
+
 @pytest.mark.parametrize("half_discriminator", [False, True])
-def test_a_run_in_bf16_stays_finite(tmp_path: Path, half_discriminator: bool):
+def test_a_run_in_bf16_stays_finite(tmp_path: Path, bf16_accelerator: Accelerator, half_discriminator: bool):
     config = tiny_config(mixed_precision="bf16", reuse_fakes=True)
     if half_discriminator:
         half = replace(config.discriminator, half_on_cpu=True, half_dtype="bfloat16", half_precision_blocks=1)
         config = replace(config, discriminator=half)
-    trainer = tiny_trainer(config, tmp_path, Accelerator(cpu=True, mixed_precision="bf16"))
+    trainer = tiny_trainer(config, tmp_path, bf16_accelerator)
     trainer.steps.autocast = trainer.accelerator.autocast
     for _ in range(4):
         stats = trainer.train_step()
