@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -119,6 +119,17 @@ class TriPlanes:
 
 Scenes = Gaussians | TriPlanes
 """What generators make and renderers draw."""
+ScenesT = TypeVar("ScenesT", Gaussians, TriPlanes)
+
+
+def cat_scenes(parts: list[ScenesT]) -> ScenesT:
+    """One batch of scenes from several of one kind."""
+    return type(parts[0]).cat(parts)
+
+
+def scene_count(scenes: Scenes) -> int:
+    """Scenes in a batch, B."""
+    return scenes.tensors()[0].shape[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from cgsgan.experiment import build_renderer
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.draws import FakeDraws
+from cgsgan.training.judged import JudgedImages
 from cgsgan.training.milestones import Milestones
 from cgsgan.training.run_folder import RunFolder
-from cgsgan.training.steps import AdversarialSteps, JudgedImages
+from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.trainer import Trainer
 
 TINY = {
