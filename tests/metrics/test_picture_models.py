@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from cgsgan.cameras import orbit
 from cgsgan.cli import main
-from cgsgan.metrics.extractors import ExtractorError
 from cgsgan.metrics.picture_models import open_picture_model
+from cgsgan.metrics.weight_files import ExtractorError
 
 SMALL = "test_vit"
 """timm's smallest vision transformer."""
