@@ -32,6 +32,11 @@ class PictureModel:
         """Its name and a hash of its weights."""
         return f"{self.model.name}-{self.model.fingerprint}"
 
+    @property
+    def size(self) -> int:
+        """Of the pictures it takes, px; others are resized."""
+        return self.model.size
+
     @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "image 3 height width"]
