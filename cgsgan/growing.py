@@ -21,13 +21,8 @@ from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_conf
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator
-from cgsgan.training.checkpoint import (
-    STATE_FILE,
-    CheckpointError,
-    find_generator,
-    read_generator,
-    read_training_state,
-)
+from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state
+from cgsgan.training.generator_file import CheckpointError, read_generator
 from cgsgan.training.state_tensors import unprefixed
 
 FREE = {"generator": ("resolution", "xyz_group", "anchors.split_factors", "anchors.feature_widths",
