@@ -72,6 +72,11 @@ class ExperimentConfig:
         if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
             raise ConfigError(f"{wrong}: only for generator.kind triplanes, got {made}")
+        if self.discriminator.dual and getattr(self.generator, "superresolution", None) is None:
+            raise ConfigError(
+                "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
+                "is null; set discriminator.dual: false"
+            )
 
     def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:
         """The resolved config, after the command line changed ``before`` into this one.

@@ -37,7 +37,7 @@ def swap_probability(images_seen: int, *, start: float, final: float, kimg: floa
 
 def neural_resolution(images_seen: int, *, start: int, final: int | None, kimg: float) -> int:
     """Side in pixels of what is rendered before super-resolution: linear, rounded to even halves (EG3D, 2nd stage)."""
-    return start if final is None else round(_fade(images_seen, start=start, final=final, kimg=kimg))
+    return start if final is None else round(_fade(images_seen, start=float(start), final=float(final), kimg=kimg))
 
 
 def _fade(images_seen: int, *, start: float, final: float, kimg: float) -> float:
