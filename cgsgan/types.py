@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -119,12 +119,11 @@ class TriPlanes:
 
 Scenes = Gaussians | TriPlanes
 """What generators make and renderers draw."""
-ScenesT = TypeVar("ScenesT", Gaussians, TriPlanes)
 
 
-def cat_scenes(parts: list[ScenesT]) -> ScenesT:
+def cat_scenes(parts: list[Scenes]) -> Scenes:
     """One batch of scenes from several of one kind."""
-    return type(parts[0]).cat(parts)
+    return type(parts[0]).cat(parts)  # type: ignore[arg-type]
 
 
 def scene_count(scenes: Scenes) -> int:

@@ -96,8 +96,7 @@ class Batches:
             told,
             batch_size=config.batch_size,
             z_dim=self._z_dim,
-            points=config.planes.density_points,
-            distance=config.planes.density_distance,
+            planes=config.planes,
         ).map(self._deal)
 
     def reals(self, step: int, rollbacks: int) -> JudgedImages:

@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cgsgan.losses.density import draw_point_pairs
+from cgsgan.training.planes import PlaneTrainingConfig
+
 
 @runtime_checkable
 class LabelPool(Protocol):
@@ -145,7 +148,7 @@ class DensityDraws:
     Attributes:
         z: latents.
         told_labels: as in :class:`FakeDraws`.
-        points: uniform in [-1, 1]^3, world units.
+        points: world units.
         offsets: from them to their neighbours.
     """
 
@@ -166,8 +169,7 @@ def draw_density(
     *,
     batch_size: int,
     z_dim: int,
-    points: int,
-    distance: float,
+    planes: PlaneTrainingConfig,
 ) -> DensityDraws:
     """Draw for a whole batch.
 
@@ -176,15 +178,17 @@ def draw_density(
         told_labels: of the scenes, for a generator that looks at cameras.
         batch_size: scenes.
         z_dim: numbers per latent.
-        points: pairs per scene.
-        distance: standard deviation of the offsets.
+        planes: number and places of the points.
     """
-    return DensityDraws(
-        z=torch.randn(batch_size, z_dim, generator=generator),
-        told_labels=told_labels,
-        points=torch.rand(batch_size, points, 3, generator=generator) * 2 - 1,
-        offsets=torch.randn(batch_size, points, 3, generator=generator) * distance,
+    z = torch.randn(batch_size, z_dim, generator=generator)
+    points, offsets = draw_point_pairs(
+        generator,
+        batch_size=batch_size,
+        points=planes.density_points,
+        half_side=planes.density_half_side,
+        distance=planes.density_distance,
     )
+    return DensityDraws(z=z, told_labels=told_labels, points=points, offsets=offsets)
 
 
 def draw_backgrounds(generator: torch.Generator, *, batch_size: int) -> Float[Tensor, "batch 3"]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgsgan.types import ScenesT, TriPlanes
+from cgsgan.types import Scenes, TriPlanes
 
 
 def multiview_backward(
-    scenes: ScenesT,
-    view_loss: Callable[[ScenesT, int], Tensor],
+    scenes: Scenes,
+    view_loss: Callable[[Scenes, int], Tensor],
     *,
     views: int,
     regularizer: Tensor | None = None,

@@ -18,7 +18,8 @@ class PlaneTrainingConfig:
         density_interval: steps between its updates, each multiplied by it (lazy regularisation).
         density_points: pairs of points per scene.
         density_distance: standard deviation of the distance between the points of a pair along each axis, world units.
-            First points are uniform in [-1, 1]^3, as published: most of them lie outside the planes of faces.
+        density_half_side: first points are uniform in a cube of twice this, world units. Published is 1, so seven of
+            eight points lie outside the planes of faces, where there is nothing to regularise.
         final_neural_resolution: side in pixels of what is rendered before super-resolution, after ``fade_kimg``; it
             grows linearly from ``rendering.neural_resolution``. None: it stays.
         fade_kimg: see there.
@@ -31,6 +32,7 @@ class PlaneTrainingConfig:
     density_interval: int = 4
     density_points: int = 1000
     density_distance: float = 0.004
+    density_half_side: float = 1.0
     final_neural_resolution: int | None = None
     fade_kimg: float = 1000.0
 
@@ -43,7 +45,7 @@ class PlaneTrainingConfig:
         for name in ("swap_start", "swap_final"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"training.planes.{name}: expected a probability, got {getattr(self, name)}")
-        for name in ("swap_kimg", "fade_kimg", "density_weight", "density_distance"):
+        for name in ("swap_kimg", "fade_kimg", "density_weight", "density_distance", "density_half_side"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"training.planes.{name}: expected a finite number >= 0, got {getattr(self, name)}")
         for name in ("density_interval", "density_points"):

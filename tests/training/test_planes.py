@@ -88,7 +88,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole():
         taken |= {f"R1 {name}": value for name, value in gradients(steps.discriminator).items()}
         random = step_generator(0, 0)
         told = tiny_draws(config, 1, torch.float64).told_labels
-        draws = draw_density(random, told, batch_size=8, z_dim=8, points=20, distance=0.01).map(Tensor.double)
+        draws = draw_density(random, told, batch_size=8, z_dim=8, planes=config.training.planes).map(Tensor.double)
         made.density_gradients(draws)
         taken |= {f"density {name}": value for name, value in gradients(steps.generator).items()}
         found.append(taken)
@@ -107,7 +107,7 @@ def test_the_penalty_is_on_both_pictures_and_the_raw_real_one_is_the_real_one_ma
     logits = steps.discriminator(images, reals.camera_labels, raw)
     parts = torch.autograd.grad(logits.sum(), [images, raw], create_graph=True)
     squares = [part.square().sum(dim=(1, 2, 3)) for part in parts]
-    assert min(float(part.mean()) for part in squares) > 0
+    assert min(float(part.detach().mean()) for part in squares) > 0
     penalty = (squares[0] + squares[1]).mean()
     (penalty * 0.5 * 1.0 * 2).backward()
     # Observed worst: 1e-6, from the order of the range conversion and the resizing.
@@ -117,7 +117,7 @@ def test_the_penalty_is_on_both_pictures_and_the_raw_real_one_is_the_real_one_ma
 
 def test_both_pictures_are_augmented_alike():
     augmenter = make_augmenter(
-        AugmentationConfig(mode="fixed", p=1.0), seed=3, batch_size=8, accelerator=Accelerator(cpu=True)
+        AugmentationConfig(mode="fixed", p=1.0, max_p=1.0), seed=3, batch_size=8, accelerator=Accelerator(cpu=True)
     )
     assert augmenter is not None
     images = torch.rand(8, 3, 32, 32)
@@ -135,7 +135,7 @@ def test_both_pictures_are_augmented_alike():
     steps.augment, seen = augmenter, []
     steps.discriminator.forward = lambda *pictures: seen.append(pictures) or torch.zeros(8, 1, requires_grad=True)
     augmenter.begin_step(4)
-    steps.penalty_gradients = steps._logits(tiny_reals(config), 10**6)
+    steps._logits(tiny_reals(config), 10**6)
     image, _, raw = seen[0]
     assert image.shape == raw.shape == (8, 3, 32, 32)  # the raw one has been moved by the same share of its size
     # What is left between them is the fine detail that 12 px cannot hold.
