@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a generator: cgsgan train [config.yaml] [--overrides]",
     "render": "pictures, turntables and .ply files of a trained generator",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
+    "compare": "two or more generators side by side: size, speed, quality, consistency; one HTML page",
     "data": "make, check or preview a data set",
     "report": "one self-contained HTML page about a run",
     "info": "what a .ply or a checkpoint holds, or why it is refused",
