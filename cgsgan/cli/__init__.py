@@ -16,6 +16,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 COMMANDS = {
     "train": "train a generator: cgsgan train [config.yaml] [--overrides]",
     "render": "pictures, turntables and .ply files of a trained generator",
+    "mesh": "a coloured mesh (.glb, .ply, .obj) of a head that a trained generator makes",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
     "data": "make, check or preview a data set",
     "report": "one self-contained HTML page about a run",
