@@ -19,7 +19,8 @@ from cgsgan.cameras import orbit
 from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.export.atomic import atomic_path
 from cgsgan.gallery import SHEET_VIEWS, generate_scenes, latents_from_seeds, render_views
-from cgsgan.training.checkpoint import SHIPPED_FILE, find_generator, read_generator, write_generator
+from cgsgan.training.checkpoint import SHIPPED_FILE, find_generator
+from cgsgan.training.generator_file import read_generator, write_generator
 from cgsgan.training.shipping import make_shippable
 
 MOST_BYTES = 15_000_000

@@ -47,9 +47,10 @@ from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.rendering.splatting import SplattingRenderer
 from cgsgan.scoring import Scorer
-from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.checkpoint import find_generator, read_training_state
 from cgsgan.training.compilation import compile_networks
 from cgsgan.training.curves import save_curves
+from cgsgan.training.generator_file import read_generator
 from cgsgan.training.milestones import Milestones
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder

@@ -19,13 +19,8 @@ from torch import Tensor
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import (
-    STATE_FILE,
-    CheckpointError,
-    find_generator,
-    read_generator,
-    read_training_state,
-)
+from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state
+from cgsgan.training.generator_file import CheckpointError, read_generator
 from cgsgan.training.state_tensors import unprefixed
 
 FREE = {"generator": ("resolution", "xyz_group", "anchors.split_factors", "anchors.feature_widths",

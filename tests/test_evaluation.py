@@ -36,7 +36,7 @@ from cgsgan.experiment import load_generator
 from cgsgan.metrics import frechet_distance
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import GeneratorFile, write_generator
+from cgsgan.training.generator_file import GeneratorFile, write_generator
 from cgsgan.types import Gaussians
 from tests.tiny_experiment import randomize, tiny_config
 

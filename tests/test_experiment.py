@@ -14,7 +14,7 @@ from cgsgan.config import ConfigError, config_to_dict
 from cgsgan.experiment import check_resumable
 from cgsgan.gallery import contact_sheet, latents_from_seeds
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import GeneratorFile, write_generator
+from cgsgan.training.generator_file import GeneratorFile, write_generator
 from cgsgan.training.run_folder import RunFolder
 from tests.tiny_experiment import tiny_config
 

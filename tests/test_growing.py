@@ -18,14 +18,8 @@ from cgsgan.experiment import train
 from cgsgan.growing import grow_first_convolution, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import (
-    CheckpointError,
-    GeneratorFile,
-    TrainingState,
-    list_checkpoints,
-    read_generator,
-    save_checkpoint,
-)
+from cgsgan.training.checkpoint import TrainingState, list_checkpoints, save_checkpoint
+from cgsgan.training.generator_file import CheckpointError, GeneratorFile, read_generator
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.state_tensors import prefixed
 from tests.tiny_experiment import TINY, randomize

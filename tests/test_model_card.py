@@ -24,7 +24,7 @@ from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import GeneratorFile, write_generator
+from cgsgan.training.generator_file import GeneratorFile, write_generator
 from tests.tiny_experiment import randomize, tiny_config
 
 ROOT = Path(__file__).parents[1]

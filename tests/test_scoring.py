@@ -17,7 +17,8 @@ from cgsgan.data.dataset import open_dataset
 from cgsgan.data.synthetic import SyntheticConfig
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import open_extractor
-from cgsgan.training.checkpoint import CheckpointError, find_generator, list_checkpoints, note_score, read_best
+from cgsgan.training.checkpoint import find_generator, list_checkpoints, note_score, read_best
+from cgsgan.training.generator_file import CheckpointError
 from cgsgan.training.log import read_log
 from cgsgan.training.milestones import Score
 from cgsgan.training.run_folder import RunFolder

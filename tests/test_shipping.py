@@ -18,13 +18,8 @@ from cgsgan import load_generator
 from cgsgan.cli import main
 from cgsgan.config import config_to_dict
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import (
-    SHIPPED_FILE,
-    CheckpointError,
-    GeneratorFile,
-    read_generator,
-    write_generator,
-)
+from cgsgan.training.checkpoint import SHIPPED_FILE
+from cgsgan.training.generator_file import CheckpointError, GeneratorFile, read_generator, write_generator
 from cgsgan.training.shipping import make_shippable, without_places
 from tests.tiny_experiment import randomize, tiny_config
 

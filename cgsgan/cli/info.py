@@ -41,7 +41,8 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
         from cgsgan.export.ply import describe_ply
 
         return describe_ply(file)
-    from cgsgan.training.checkpoint import find_generator, read_generator
+    from cgsgan.training.checkpoint import find_generator
+    from cgsgan.training.generator_file import read_generator
 
     path = find_generator(file)
     stored = read_generator(path)

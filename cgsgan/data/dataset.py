@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,12 +29,10 @@ from cgsgan.data.errors import DatasetError
 from cgsgan.data.labels import flip_labels
 from cgsgan.data.names import Names
 from cgsgan.data.pictures import PictureReader
+from cgsgan.data.preloading import preload, preload_wanted
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.data.sources import open_source
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic, synthetic_name
-
-PRELOAD_SHARE = 0.25
-"""A set is held in memory by default when it takes at most this share of the machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +281,11 @@ def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDat
         resolution=config.resolution,
         skip_damaged=config.on_damaged == "skip",
     )
-    pixels = _preload(reader, config.cache, progress) if _should_preload(config, len(images)) else None
+    pixels = (
+        preload(reader, config.cache, progress)
+        if preload_wanted(config.preload, len(images), config.resolution)
+        else None
+    )
     return HeadDataset(
         reader,
         rows=rows.astype(np.int64).reshape(-1),
@@ -292,27 +293,3 @@ def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDat
         x_flip=config.x_flip,
         pixels=pixels,
     )
-
-
-def _should_preload(config: DataConfig, images: int) -> bool:
-    if config.preload is not None:
-        return config.preload
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        memory = 8 << 30  # Windows has no sysconf; 8 GiB is a small computer
-    return images * config.resolution**2 * 4 <= PRELOAD_SHARE * memory
-
-
-def _preload(reader: PictureReader, use_cache: bool, progress: Progress) -> UInt8[np.ndarray, "image size size 4"]:
-    if not use_cache:
-        return reader.read_all(progress)
-    path = cache.cache_folder() / "pixels" / f"{reader.cache_key()}.npy"
-    shape = (len(reader.images), reader.resolution, reader.resolution, 4)
-    pixels = cache.load_pixels(path, shape)
-    if pixels is None:
-        pixels = reader.read_all(progress)
-        cache.save_pixels(path, pixels)
-    else:
-        reader.recall_damaged(pixels)
-    return pixels

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cgsgan.metrics import features
+from cgsgan.metrics.timm_models import open_timm
+from cgsgan.metrics.weight_files import ExtractorError, fingerprint, import_package, one_line, read_weights
 
 ExtractorName = Literal["random", "inception", "dinov2"]
 DINOV2_MODEL = "vit_base_patch14_dinov2.lvd142m"
-DINOV2_SIZE = 224
-INSTALL = 'pip install "cgsgan[metrics]"'
-
-
-class ExtractorError(ValueError):
-    """Features that cannot be had: a package, a weight file or a download is missing; one line says which."""
 
 
 @runtime_checkable
@@ -104,11 +96,11 @@ def open_extractor(
     target = torch.device(device)
     if name == "random":
         return RandomFeatures(target)
-    return _open_inception(weights, target) if name == "inception" else _open_timm(model, weights, target)
+    return _open_inception(weights, target) if name == "inception" else _open_dinov2(model, weights, target)
 
 
 def _open_inception(weights: Path | None, device: torch.device) -> NetworkFeatures:
-    fidelity = _import("torch_fidelity.feature_extractor_inceptionv3")
+    fidelity = import_package("torch_fidelity.feature_extractor_inceptionv3")
     url = fidelity.URL_INCEPTION_V3
     try:
         state = (
@@ -118,7 +110,7 @@ def _open_inception(weights: Path | None, device: torch.device) -> NetworkFeatur
         )
     except OSError as error:
         raise ExtractorError(
-            f"inception: its weights cannot be downloaded ({_one_line(error)}); get {url} where there is a network and "
+            f"inception: its weights cannot be downloaded ({one_line(error)}); get {url} where there is a network and "
             "give the file with --weights"
         ) from None
     # The class can only be made from a file, which it unpickles, code and all: give it one that we wrote.
@@ -131,7 +123,7 @@ def _open_inception(weights: Path | None, device: torch.device) -> NetworkFeatur
             )
         except RuntimeError as error:
             source = weights or url
-            raise ExtractorError(f"{source}: its weights do not fit Inception-v3 ({_one_line(error)})") from None
+            raise ExtractorError(f"{source}: its weights do not fit Inception-v3 ({one_line(error)})") from None
     network = network.eval().requires_grad_(False).to(device)
     return NetworkFeatures(
         identity=f"inception-{fingerprint(network)}",
@@ -141,91 +133,11 @@ def _open_inception(weights: Path | None, device: torch.device) -> NetworkFeatur
     )
 
 
-def _open_timm(model: str, weights: Path | None, device: torch.device) -> NetworkFeatures:
-    timm = _import("timm")
-    options = {"num_classes": 0} | ({"img_size": DINOV2_SIZE} if "dinov2" in model or "dinov3" in model else {})
-    try:
-        network = timm.create_model(model, pretrained=weights is None, **options)
-    except Exception as error:  # every hub client has errors of its own; the cause stands in the message
-        raise ExtractorError(
-            f"dinov2: {model} cannot be had ({_one_line(error)}); get its safetensors file from the hub where there is "
-            "a network and give it with --weights"
-        ) from None
-    if weights is not None:
-        _load_timm(network, model, weights)
-    network = network.eval().requires_grad_(False).to(device)
-    settings = timm.data.resolve_model_data_config(network)
-    side = DINOV2_SIZE if "img_size" in options else settings["input_size"][-1]
-    mean, std = (torch.tensor(settings[key], device=device)[:, None, None] for key in ("mean", "std"))
-
-    def describe(pixels: Tensor) -> Tensor:
-        resized = F.interpolate(pixels.float() / 255, size=(side, side), mode="bicubic", antialias=True)
-        return network((resized.clamp(0, 1) - mean) / std)
-
-    identity = f"{model}-{side}-{fingerprint(network)}"
-    return NetworkFeatures(identity=identity, network=network, describe=describe, device=device)
-
-
-def _load_timm(network: nn.Module, model: str, weights: Path) -> None:
-    """Load a hub file as timm would: converted to this image size, without its classifier, but nothing missing."""
-    state = read_weights(weights)
-    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    try:
-        if convert is not None:
-            state = convert(state, network)
-        found = network.load_state_dict(state, strict=False)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        raise ExtractorError(f"{weights}: its weights do not fit {model} ({_one_line(error)})") from None
-    classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    extra = [key for key in found.unexpected_keys if not key.startswith(heads)]
-    if found.missing_keys or extra:
-        raise ExtractorError(
-            f"{weights}: its weights do not fit {model}: {len(found.missing_keys)} missing, {len(extra)} unknown, "
-            f"such as {[*found.missing_keys, *extra][0]}"
-        )
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or a ``.pth`` of nothing but tensors; no code in it is run.
-
-    Raises:
-        ExtractorError: when it is neither.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers share no class of errors
-        raise ExtractorError(f"{path}: not a readable .safetensors or .pth of tensors ({_one_line(error)})") from None
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A short hash of all weights, the same on every machine."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _import(name: str) -> Any:
-    package = name.split(".", maxsplit=1)[0]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ExtractorError(f"{package} cannot be imported ({_one_line(error)}); {INSTALL}") from None
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        raise ExtractorError(
-            f"{package} needs torchvision, which does not fit this torch {torch.__version__} ({_one_line(error)}); "
-            "install both from one index, such as PyTorch's CPU index for a CPU build"
-        ) from None
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _open_dinov2(model: str, weights: Path | None, device: torch.device) -> NetworkFeatures:
+    opened = open_timm(model, weights, device, option="dinov2", options={"num_classes": 0})
+    return NetworkFeatures(
+        identity=f"{model}-{opened.size}-{opened.fingerprint}",
+        network=opened.network,
+        describe=lambda pixels: opened.network(opened.prepare(pixels.float() / 255)),
+        device=device,
+    )

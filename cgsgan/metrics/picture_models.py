@@ -8,50 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from cgsgan.metrics.extractors import (
-    DINOV2_SIZE,
-    ExtractorError,
-    _import,
-    _load_timm,
-    _one_line,
-    fingerprint,
-    read_weights,
-)
+from cgsgan.metrics.timm_models import TimmModel, open_timm
+from cgsgan.metrics.weight_files import ExtractorError, import_package, read_weights
 
 
 @dataclass(frozen=True)
 class PictureModel:
-    """A network that has seen many pictures.
+    """What a network says of pictures.
 
     Attributes:
-        identity: its name and a hash of its weights.
-        network: in evaluation mode.
-        size: of the pictures it takes, px; others are resized.
-        mean: of the pictures it was trained on, per channel.
-        std: likewise.
+        model: the network.
         classes: of its classifier; 0 where it has none.
     """
 
-    identity: str
-    network: nn.Module
-    size: int
-    mean: Float[Tensor, "3 1 1"]
-    std: Float[Tensor, "3 1 1"]
+    model: TimmModel
     classes: int
+
+    @property
+    def identity(self) -> str:
+        """Its name and a hash of its weights."""
+        return f"{self.model.name}-{self.model.fingerprint}"
+
+    @property
+    def size(self) -> int:
+        """Of the pictures it takes, px; others are resized."""
+        return self.model.size
 
     @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> tuple[Float[Tensor, "image feature"], Float[Tensor, "image class"] | None]:
         """Features, and probabilities of the classes, of RGB pictures in [0, 1]; float32 on the CPU."""
-        network: Any = self.network
-        size = (self.size, self.size)
-        resized = F.interpolate(images.to(self.mean.device), size=size, mode="bicubic", antialias=True)
-        deep = network.forward_features((resized.clamp(0, 1) - self.mean) / self.std)
+        network: Any = self.model.network
+        deep = network.forward_features(self.model.prepare(images))
         features = network.forward_head(deep, pre_logits=True).flatten(1).float().cpu()
         if not self.classes:
             return features, None
@@ -72,36 +64,16 @@ def open_picture_model(model: str, weights: Path | None = None, device: torch.de
     """
     if weights is not None and not weights.is_file():
         raise ExtractorError(f"--weights: {weights}: no such file")
-    timm = _import("timm")
+    timm = import_package("timm")
     architecture = model.partition(".")[0]
     if architecture not in timm.list_models():
         near = ", ".join(timm.list_models(f"*{architecture[:6]}*")[:3])
         raise ExtractorError(f"--model: timm has no {model!r}" + (f"; it has {near}, ..." if near else ""))
     options: dict[str, Any] = {}
-    if "dinov2" in model or "dinov3" in model:
-        options["img_size"] = DINOV2_SIZE
     if weights is not None:
         options["num_classes"] = _count_classes(read_weights(weights), timm.get_pretrained_cfg(model))
-    try:
-        network = timm.create_model(model, pretrained=weights is None, **options)
-    except Exception as error:  # every hub client has errors of its own; the cause stands in the message
-        raise ExtractorError(
-            f"--model: {model} cannot be had ({_one_line(error)}); get its safetensors file from the hub where there "
-            "is a network and give it with --weights"
-        ) from None
-    if weights is not None:
-        _load_timm(network, model, weights)
-    network = network.eval().requires_grad_(False).to(device)
-    settings = timm.data.resolve_model_data_config(network)
-    mean, std = (torch.tensor(settings[key], device=device)[:, None, None] for key in ("mean", "std"))
-    return PictureModel(
-        identity=f"{model}-{fingerprint(network)}",
-        network=network,
-        size=DINOV2_SIZE if "img_size" in options else int(settings["input_size"][-1]),
-        mean=mean,
-        std=std,
-        classes=int(getattr(network, "num_classes", 0) or 0),
-    )
+    opened = open_timm(model, weights, device, option="--model", options=options)
+    return PictureModel(model=opened, classes=int(getattr(opened.network, "num_classes", 0) or 0))
 
 
 def _count_classes(state: Mapping[str, Tensor], settings: Any) -> int:

@@ -7,8 +7,6 @@ A checkpoint is a folder ``RUN/checkpoints/kimg-000123``:
     state.json                 images seen, step, position in the data
 
 It is written under another name, synced and renamed: a checkpoint that has its name is complete.
-
-A generator file may hold half precision and say where it comes from (``training.shipping``); one lies in ``assets``.
 """
 
 from __future__ import annotations
@@ -16,48 +14,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cgsgan.export.atomic import atomic_path
+from cgsgan.training.generator_file import (
+    GENERATOR_FILE,
+    CheckpointError,
+    GeneratorFile,
+    save_tensors,
+    write_generator,
+)
 
-GENERATOR_FILE = "generator.safetensors"
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
 BEST_FILE = "best.json"
 SHIPPED_FILE = Path(__file__).parents[1] / "assets" / GENERATOR_FILE
 """The generator that comes with the package."""
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
-FORMAT = "cgsgan-generator"
-FORMAT_VERSION = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or of another kind; the message is one line for the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorFile:
-    """What a ``generator.safetensors`` holds.
-
-    Attributes:
-        config: the experiment's resolved config as plain data.
-        images_seen: how far the run was.
-        weights: the averaged generator's state.
-        provenance: where it comes from, name to text: data, licence, command... Empty while training.
-    """
-
-    config: dict[str, Any]
-    images_seen: int
-    weights: dict[str, Tensor]
-    provenance: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +69,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_generator(partial / GENERATOR_FILE, generator)
-        save_file(_contiguous(training.tensors), partial / TRAINING_FILE)
+        save_tensors(partial / TRAINING_FILE, training.tensors)
         (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
         for path in partial.iterdir():
             _sync(path)
@@ -207,19 +185,6 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: damaged ({error}); remove it") from None
 
 
-def write_generator(path: Path, generator: GeneratorFile) -> None:
-    """Write a generator with its config in the header of the file."""
-    metadata = {
-        "format": FORMAT,
-        "version": str(FORMAT_VERSION),
-        "config": json.dumps(generator.config),
-        "images_seen": str(generator.images_seen),
-    }
-    if generator.provenance:
-        metadata["provenance"] = json.dumps(generator.provenance)
-    save_file(_contiguous(generator.weights), path, metadata=metadata)
-
-
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below ``folder``, oldest first."""
     return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
@@ -258,38 +223,6 @@ def find_generator(path: Path | str | None, *, best: bool = False) -> Path:
     return checkpoints[-1] / GENERATOR_FILE
 
 
-def read_generator(path: Path | str) -> GeneratorFile:
-    """Read a generator file; nothing in it is executed. Half precision becomes float32, which networks compute in.
-
-    Raises:
-        CheckpointError: when the file is not one of ours, is damaged, or comes from a newer version.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "no format name")
-        raise CheckpointError(f"{path}: expected a {FORMAT} file, found {found}")
-    try:
-        version = int(metadata["version"])
-        config, images_seen = json.loads(metadata["config"]), int(metadata["images_seen"])
-        provenance = json.loads(metadata.get("provenance", "{}"))
-        for name, value in (("config", config), ("provenance", provenance)):
-            if not isinstance(value, dict):
-                raise TypeError(f"the {name} is a {type(value).__name__}, not a mapping")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged header ({error})") from None
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {version} is newer than this cgsgan reads ({FORMAT_VERSION}); update cgsgan"
-        )
-    weights = {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
-    return GeneratorFile(config=config, images_seen=images_seen, weights=weights, provenance=provenance)
-
-
 def read_training_state(checkpoint: Path) -> TrainingState:
     """Read what resuming needs from a checkpoint folder.
 
@@ -303,10 +236,6 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint}: cannot resume from it ({error})") from None
     return TrainingState(tensors=tensors, progress=progress)
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cgsgan.training.checkpoint import CheckpointError, GeneratorFile
+from cgsgan.training.generator_file import CheckpointError, GeneratorFile
 
 REQUIRED = ("data", "licence", "command")
 """What a shipped generator must say of itself: what it was trained on, whose that is, and how to make it again."""

@@ -13,18 +13,10 @@ from cgsgan.training.accumulation import AccumulatedSteps
 from cgsgan.training.agreement import Agreement
 from cgsgan.training.augmentation import make_augmenter
 from cgsgan.training.batches import Batches
-from cgsgan.training.checkpoint import (
-    GENERATOR_FILE,
-    CheckpointError,
-    GeneratorFile,
-    TrainingState,
-    list_checkpoints,
-    read_generator,
-    read_training_state,
-    save_checkpoint,
-)
+from cgsgan.training.checkpoint import TrainingState, list_checkpoints, read_training_state, save_checkpoint
 from cgsgan.training.draws import LabelPool
 from cgsgan.training.ema import make_ema, update_ema
+from cgsgan.training.generator_file import GENERATOR_FILE, CheckpointError, GeneratorFile, read_generator
 from cgsgan.training.guards import CollapseGuard, FiniteGuard, TrainingBrokenError, check_weights
 from cgsgan.training.interruption import StopRequest
 from cgsgan.training.log import trim_log

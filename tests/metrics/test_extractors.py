@@ -16,9 +16,10 @@ from cgsgan.cli import main
 from cgsgan.config import config_to_dict
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 from cgsgan.metrics import random_features
-from cgsgan.metrics.extractors import ExtractorError, FeatureExtractor, open_extractor
+from cgsgan.metrics.extractors import FeatureExtractor, open_extractor
+from cgsgan.metrics.weight_files import ExtractorError
 from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.checkpoint import GeneratorFile, write_generator
+from cgsgan.training.generator_file import GeneratorFile, write_generator
 from tests.tiny_experiment import randomize, tiny_config
 
 SMALL = "test_vit"

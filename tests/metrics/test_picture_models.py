@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from cgsgan.cameras import orbit
 from cgsgan.cli import main
-from cgsgan.metrics.extractors import ExtractorError
 from cgsgan.metrics.picture_models import open_picture_model
+from cgsgan.metrics.weight_files import ExtractorError
 
 SMALL = "test_vit"
 """timm's smallest vision transformer."""
@@ -41,6 +41,7 @@ def weight_file(timm, folder: Path, classes: int, name: str = SMALL) -> Path:
 def test_features_and_classes_are_those_of_the_file(timm, tmp_path: Path, name: str, classes: int) -> None:
     path = weight_file(timm, tmp_path, classes, name)
     model = open_picture_model(name, path)
+    expected = model.model
     assert model.classes == classes
     pictures = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     features, probabilities = model(pictures)
@@ -48,9 +49,11 @@ def test_features_and_classes_are_those_of_the_file(timm, tmp_path: Path, name: 
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(path))
-    resized = torch.nn.functional.interpolate(pictures, (model.size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+    resized = torch.nn.functional.interpolate(pictures, (expected.size,) * 2, mode="bicubic", antialias=True).clamp(
+        0, 1
+    )
     with torch.no_grad():
-        logits = network((resized - model.mean) / model.std)
+        logits = network((resized - expected.mean) / expected.std)
     assert features.shape[0] == 3
     assert features.ndim == 2
     assert features.std(dim=0).max() > 0

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from cgsgan.training.augmentation import AugmentationConfig, Augmenter
-from cgsgan.training.checkpoint import find_generator, read_generator, read_training_state
+from cgsgan.training.checkpoint import find_generator, read_training_state
+from cgsgan.training.generator_file import read_generator
 from tests.tiny_experiment import tiny_config, tiny_trainer
 
 

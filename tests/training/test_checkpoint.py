@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 from pathlib import Path
 
@@ -13,16 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from cgsgan.training.checkpoint import (
-    CheckpointError,
-    GeneratorFile,
     TrainingState,
     find_generator,
     list_checkpoints,
-    read_generator,
     read_training_state,
     save_checkpoint,
-    write_generator,
 )
+from cgsgan.training.generator_file import CheckpointError, GeneratorFile, read_generator, write_generator
 from cgsgan.training.state_tensors import flatten_optimizer, restore_optimizer
 
 
@@ -133,3 +131,13 @@ def test_a_damaged_state_is_refused(tmp_path: Path):
     (folder / "state.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot resume"):
         read_training_state(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are POSIX's")
+def test_files_are_readable_by_whom_the_umask_says(tmp_path: Path):
+    before = os.umask(0o022)
+    try:
+        folder = save_checkpoint(tmp_path, generator_file(), STATE)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o644"}

@@ -17,16 +17,15 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from cgsgan.training.checkpoint import (
-    CheckpointError,
     clean_checkpoints,
     find_generator,
     list_checkpoints,
     note_score,
     prune_checkpoints,
-    read_generator,
     read_training_state,
     save_checkpoint,
 )
+from cgsgan.training.generator_file import CheckpointError, read_generator
 from cgsgan.training.log import read_log, trim_log
 from tests.tiny_experiment import tiny_config, tiny_trainer
 from tests.training.test_checkpoint import STATE, generator_file

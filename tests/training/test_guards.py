@@ -16,7 +16,8 @@ import torch
 from accelerate import Accelerator
 
 from cgsgan.config import ConfigError, parse_config
-from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_generator, read_training_state
+from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_training_state
+from cgsgan.training.generator_file import read_generator
 from cgsgan.training.guards import CollapseGuard, GuardConfig, TrainingBrokenError
 from cgsgan.training.log import read_log
 from cgsgan.training.tracking import check_trackers

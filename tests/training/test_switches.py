@@ -18,8 +18,9 @@ from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.training.accumulation import AccumulatedSteps
 from cgsgan.training.batches import Batches
-from cgsgan.training.checkpoint import list_checkpoints, read_generator, read_training_state
+from cgsgan.training.checkpoint import list_checkpoints, read_training_state
 from cgsgan.training.draws import FakeDraws, Mixing, draw_fakes, step_generator
+from cgsgan.training.generator_file import read_generator
 from cgsgan.training.steps import AdversarialSteps, JudgedImages
 from tests.tiny_experiment import TINY, TinyData, tiny_config, tiny_draws, tiny_reals, tiny_steps, tiny_trainer
 

@@ -15,13 +15,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from cgsgan.training.checkpoint import (
-    CheckpointError,
-    find_generator,
-    list_checkpoints,
-    read_generator,
-    read_training_state,
-)
+from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_training_state
+from cgsgan.training.generator_file import CheckpointError, read_generator
 from tests.tiny_experiment import tiny_config, tiny_trainer
 
 HERE = Path(__file__).parent
