@@ -17,7 +17,7 @@ from cgsgan.export.images import make_grid, save_image, to_uint8
 from cgsgan.export.ply import write_ply
 from cgsgan.export.video import save_video
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import Gaussians, GeneratorOutput, Scenes, TriPlaneOutput, cat_scenes, scene_count
 
 SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
 """Yaw and pitch in degrees of the views of a contact sheet."""
@@ -31,7 +31,7 @@ SCENES_AT_ONCE = 2
 class LatentGenerator(Protocol):
     """Anything that turns latents into scenes."""
 
-    def __call__(self, z: Tensor, *, truncation_psi: float = 1.0) -> GeneratorOutput:
+    def __call__(self, z: Tensor, *, truncation_psi: float = 1.0) -> GeneratorOutput | TriPlaneOutput:
         """Generate a batch of scenes."""
         ...
 
@@ -50,24 +50,22 @@ def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Float[Tensor, "seed 
 @torch.no_grad()
 def generate_scenes(
     generator: LatentGenerator, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0, chunk: int = 16
-) -> Gaussians:
+) -> Scenes:
     """Scenes for any number of latents, in chunks that bound the memory."""
-    parts = [generator(part, truncation_psi=truncation_psi).gaussians for part in z.split(chunk)]
-    return Gaussians.cat(parts)
+    return cat_scenes([generator(part, truncation_psi=truncation_psi).scenes for part in z.split(chunk)])
 
 
 @torch.no_grad()
 def render_views(
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     cameras: Cameras,
     *,
     size: int,
     background: tuple[float, float, float] = WHITE,
 ) -> Float[Tensor, "batch view 3 size size"]:
     """Every scene from every one of V cameras, on one background colour."""
-    batch = scenes.means.shape[0]
-    device = scenes.means.device
+    batch, device = scene_count(scenes), scenes.tensors()[0].device
     shared = cameras.map(lambda t: t.to(device).expand(batch, *t.shape))
     backgrounds = torch.tensor(background, device=device).expand(batch, shared.viewmats.shape[1], 3)
     return renderer(scenes, shared, size=size, backgrounds=backgrounds).images
@@ -100,7 +98,7 @@ def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, sm
 
 
 def turntable_frames(
-    renderer: Renderer, scenes: Gaussians, *, size: int, frames: int, kind: str = "swing", columns: int = 4
+    renderer: Renderer, scenes: Scenes, *, size: int, frames: int, kind: str = "swing", columns: int = 4
 ) -> Iterator[np.ndarray]:
     """Frames of several heads turning side by side; uint8 ``[H, W, 3]``, deterministic by frame number."""
     path = turntable(frames, kind=kind)
@@ -113,7 +111,7 @@ def turntable_frames(
 def save_turntable(
     path: Path,
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     *,
     size: int,
     frames: int = 48,

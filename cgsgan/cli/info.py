@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+
+KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
     config = stored.config
     return [
         ("file", str(path)),
-        ("kind", "CGS-GAN generator (averaged weights)"),
+        ("kind", f"{_kind(config)} (averaged weights)"),
         ("experiment", str(config.get("name"))),
         ("training size", f"{config.get('resolution')} px"),
         ("trained on", f"{stored.images_seen / 1000:.1f} kimg"),
@@ -58,3 +60,8 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
         ("data file", str((config.get("data") or {}).get("path") or "synthetic heads")),
         *stored.provenance.items(),
     ]
+
+
+def _kind(config: dict[str, Any]) -> str:
+    kind = (config.get("generator") or {}).get("kind", "gaussians")
+    return KINDS.get(kind, str(kind))
