@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cgsgan.export import compressed_ply, ply, splat, spz
+from cgsgan.export import compressed_ply, gltf, ply, splat, spz
 from cgsgan.export.compressed_ply import read_compressed_ply, write_compressed_ply
+from cgsgan.export.gltf import read_gltf, write_gltf
 from cgsgan.export.ply import read_ply, read_sh_rest, write_ply
 from cgsgan.export.ply_header import read_tables, stated_axes
 from cgsgan.export.scene import DEFAULTS, ExportOptions, ViewDependentColorWarning
@@ -57,6 +58,8 @@ FORMATS = {
     ".ply": Format(name="Inria PLY", axes=ply.AXES, read=read_ply, write=_write_ply),
     ".splat": Format(name="antimatter15 .splat", axes=splat.AXES, read=read_splat, write=write_splat),
     ".spz": Format(name="Niantic SPZ", axes=spz.AXES, read=read_spz, write=write_spz),
+    ".glb": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
+    ".gltf": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
 }
 """By ending; of two that fit, the first one counts."""
 

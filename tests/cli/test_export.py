@@ -35,7 +35,9 @@ def test_a_head_in_every_format(tmp_path: Path, suffix: str, capsys: pytest.Capt
     assert back.count == made.count
     # The dilation is baked in; the order of the splats is the format's own.
     dilated = torch.hypot(made.scales, torch.tensor(generator.dilation)).prod(dim=-1)
-    assert back.scales.prod(dim=-1).sum().item() == pytest.approx(dilated.sum().item(), rel=0.03)  # worst observed 0.4 % (spz)
+    assert back.scales.prod(dim=-1).sum().item() == pytest.approx(
+        dilated.sum().item(), rel=0.03
+    )  # worst observed 0.4 % (spz)
     torch.testing.assert_close(back.means.mean(dim=0), made.means.mean(dim=0), atol=1e-4, rtol=0)  # 4e-6
     assert main(["info", str(path)]) == 0
     assert FORMATS[suffix].name in capsys.readouterr().out

@@ -155,7 +155,7 @@ def write_plain(tmp_path: Path) -> Path:
     return tmp_path / "plain.ply"
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_damage_gives_nothing_but_the_named_error(
     tmp_path: Path, good_files: dict[str, bytes], data: st.DataObject

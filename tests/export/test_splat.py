@@ -102,7 +102,7 @@ def test_refuses_in_one_line(tmp_path: Path, kind: str, message: str) -> None:
     assert message in refused(tmp_path / "broken.splat", damaged(kind, tmp_path))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_damage_gives_nothing_but_the_named_error(
     tmp_path: Path, good_files: dict[str, bytes], data: st.DataObject

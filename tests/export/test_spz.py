@@ -167,7 +167,7 @@ def test_a_zstd_stream_that_unpacks_to_more_than_it_says(tmp_path: Path) -> None
     assert "a stream of 9 bytes, got more" in refused(tmp_path / "bomb.spz", head + table + packed * 5)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), place=st.integers(0, 75), value=st.integers(0, 255))
 def test_random_damage_gives_nothing_but_the_named_error(
     tmp_path: Path, good_files: dict[str, bytes], data: st.DataObject, place: int, value: int
@@ -181,7 +181,7 @@ def test_random_damage_gives_nothing_but_the_named_error(
     read_mutated(tmp_path / "a.spz", flat.compress(bytes(body)) + flat.flush(), data)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_damage_of_version_4(tmp_path: Path, version_4: bytes, data: st.DataObject) -> None:
     read_mutated(tmp_path / "a.spz", version_4, data)
