@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras
-from cgsgan.types import Gaussians, RenderOutput
+from cgsgan.types import Gaussians, RenderOutput, Scenes
 
 CORES = ("cpu", "cuda")
 """Devices that the rasterizer has a compiled core for."""
@@ -51,7 +51,7 @@ class SplattingRenderer:
 
     def __call__(
         self,
-        scenes: Gaussians,
+        scenes: Scenes,
         cameras: Cameras,
         *,
         size: int,
@@ -59,6 +59,8 @@ class SplattingRenderer:
         depth: bool = False,
     ) -> RenderOutput:
         """See :class:`~cgsgan.rendering.renderer.Renderer`."""
+        if not isinstance(scenes, Gaussians):
+            raise ValueError(f"SplattingRenderer: expected scenes of Gaussians, got {type(scenes).__name__}")
         from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
 
         config, device = self.config, scenes.means.device

@@ -60,8 +60,9 @@ struct Footprint {
     static constexpr int ROWS = 3;
     uint16_t row;   // first
     uint16_t rows;  // more than ROWS: the tiles must be found anew
-    uint16_t first[ROWS];
-    uint16_t count[ROWS];
+    struct {
+        uint16_t first, count;
+    } spans[ROWS];
 };
 
 struct ChunkTotals {
@@ -79,6 +80,7 @@ struct Frame {
     int64_t pixels;      // of an image
     int32_t tiles_x, tiles_y;
     int64_t tiles;       // of an image
+    int64_t count_stride;  // tiles, and what count_tiles needs beyond them
     int64_t chunks;      // of a scene's Gaussians; fixed by their number alone, so that sums have one order
     int64_t chunk_size;  // multiple of LANES
     int32_t blended;     // channels that are blended: of the image, and depth
@@ -90,7 +92,7 @@ struct Frame {
     uint32_t* offsets;      // [images, N] first slot of a Gaussian
     uint32_t* counts;       // [images, N] tiles it meets
     Footprint* footprints;  // [images, N]
-    uint32_t* tile_counts;  // [images, chunks, tiles] then the place of the chunk's next entry
+    uint32_t* tile_counts;  // [images, chunks, count_stride] then the place of the chunk's next entry
     uint32_t* tile_starts;  // [images * tiles + 1]
     uint32_t* tile_ends;    // [images * tiles] entries behind it are hidden in all pixels
     ChunkTotals* totals;    // [images, chunks]
@@ -134,7 +136,7 @@ RZ_FN int64_t lay_out_views(Frame& f, void* memory) {
     f.offsets = arena.take<uint32_t>(pairs);
     f.counts = arena.take<uint32_t>(pairs);
     f.footprints = arena.take<Footprint>(pairs);
-    f.tile_counts = arena.take<uint32_t>(f.images * f.chunks * f.tiles);
+    f.tile_counts = arena.take<uint32_t>(f.images * f.chunks * f.count_stride);
     f.tile_starts = arena.take<uint32_t>(f.images * f.tiles + 1);
     f.tile_ends = arena.take<uint32_t>(f.images * f.tiles);
     f.totals = arena.take<ChunkTotals>(f.images * f.chunks);
@@ -205,6 +207,7 @@ RZ_FN Frame make_frame(RzParams* p) {
     f.tiles_x = (p->width + TILE_SIZE - 1) / TILE_SIZE;
     f.tiles_y = (p->height + TILE_SIZE - 1) / TILE_SIZE;
     f.tiles = (int64_t)f.tiles_x * f.tiles_y;
+    f.count_stride = f.tiles + 1 + LANES;
     // Few enough chunks that their tile counts stay small, enough of them to keep a dozen threads busy.
     const int64_t size = round_up((p->gaussians + 63) / 64, 16);
     f.chunk_size = size > 512 ? size : 512;
