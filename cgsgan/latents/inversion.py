@@ -26,7 +26,6 @@ from cgsgan.latents.targets import Target
 from cgsgan.losses.pyramid import pyramid_loss
 
 Depth = Literal["w", "ws", "tuned"]
-DEPTHS: tuple[Depth, ...] = ("w", "ws", "tuned")
 Look = Callable[[Tensor, Tensor], Tensor]
 """A further distance of pictures in [0, 1], such as a perceptual one."""
 Watch = Callable[[int, Tensor], None]
@@ -66,8 +65,6 @@ class InversionConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.depth not in DEPTHS:
-            raise ValueError(f"inversion: depth must be one of {', '.join(DEPTHS)}, got {self.depth!r}")
         if min(self.w_steps, self.ws_steps, self.tuning_steps, self.candidates) < 1:
             raise ValueError("inversion: steps and candidates must be >= 1")
 

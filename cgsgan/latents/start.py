@@ -59,9 +59,7 @@ def best_angles(
     return yaw[chosen], pitch[chosen], ws[head]
 
 
-def _errors(
-    source: SceneSource, ws: Tensor, target: Target, cameras: Cameras
-) -> Float[Tensor, "candidate view"]:
+def _errors(source: SceneSource, ws: Tensor, target: Target, cameras: Cameras) -> Float[Tensor, "candidate view"]:
     """Mean absolute differences at a small size, on grey when the coverage is known."""
     backgrounds = torch.tensor(target.background if target.alphas is None else (0.5,) * 3).expand(target.views, 3)
     small = torch.nn.functional.interpolate(target.on(backgrounds), size=(COMPARED_SIZE,) * 2, mode="area")

@@ -58,9 +58,7 @@ class Target:
         return torch.rand(self.views, 3, generator=generator)
 
 
-def read_target(
-    photos: list[Path], *, size: int, masks: list[Path] | None = None, background: str = "auto"
-) -> Target:
+def read_target(photos: list[Path], *, size: int, masks: list[Path] | None = None, background: str = "auto") -> Target:
     """Read photographs of one person, square and cropped as the training pictures were.
 
     Args:
