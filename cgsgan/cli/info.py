@@ -1,4 +1,4 @@
-"""``cgsgan info [FILE]``: what a ``.ply`` or a checkpoint holds, or why it is refused."""
+"""``cgsgan info [FILE]``: what a splat file or a checkpoint holds, or why it is refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class InfoArguments:
     """Say what a file holds.
 
     Attributes:
-        file: a .ply of Gaussians, a generator.safetensors, a checkpoint folder or a run folder; default the generator
-            that comes with the package.
+        file: a splat file (.ply, .spz ...), a generator.safetensors, a checkpoint folder or a run folder; default the
+            generator that comes with the package.
     """
 
     file: Annotated[Path | None, tyro.conf.Positional] = None
@@ -35,14 +35,14 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
     """Facts about a file, as (name, value).
 
     Raises:
-        ValueError: when it is neither a readable ``.ply`` nor a checkpoint.
+        ValueError: when it is neither a readable splat file nor a checkpoint.
     """
     if file is not None and not file.exists():
-        raise ValueError(f"{file}: no such file or folder; expected a .ply, a checkpoint or a run folder")
-    if file is not None and file.suffix.lower() == ".ply":
-        from cgsgan.export.ply import describe_ply
+        raise ValueError(f"{file}: no such file or folder; expected a splat file, a checkpoint or a run folder")
+    from cgsgan.export.formats import FORMATS, describe_splats
 
-        return describe_ply(file)
+    if file is not None and file.name.lower().endswith(tuple(FORMATS)):
+        return describe_splats(file)
     from cgsgan.training.checkpoint import find_generator
     from cgsgan.training.generator_file import read_generator
 
