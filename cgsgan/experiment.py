@@ -18,7 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS
+from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, orbit
 from cgsgan.config import (
     ConfigError,
     ExperimentConfig,
@@ -44,8 +44,11 @@ from cgsgan.gallery import (
 )
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
-from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.rendering.splatting import SplattingRenderer
+from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
+from cgsgan.rendering.renderer import Renderer
+from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
+from cgsgan.rendering.volume import VolumeRenderer
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_training_state
 from cgsgan.training.compilation import compile_networks
@@ -57,7 +60,7 @@ from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import GeneratorOutput
+from cgsgan.types import Gaussians, GeneratorOutput, TriPlaneOutput
 
 SHEET_SEEDS = tuple(range(16))
 """The identities of every sample sheet: the same ones through a whole run."""
@@ -76,7 +79,7 @@ class TrainedGenerator(nn.Module):
 
     def __init__(
         self,
-        network: GaussianGenerator,
+        network: GaussianGenerator | TriPlaneGenerator,
         config: ExperimentConfig,
         images_seen: int = 0,
         provenance: dict[str, str] | None = None,
@@ -99,13 +102,25 @@ class TrainedGenerator(nn.Module):
         return self.config.resolution
 
     @property
+    def conditioned(self) -> bool:
+        """Whether the mapping network looks at cameras."""
+        config = self.config.generator
+        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+
+    @property
     def dilation(self) -> float:
         """The renderer's dilation as a standard deviation in world units at the data's camera distance.
 
         A viewer that does not know the training size shows the same picture when this is added to the scales.
+
+        Raises:
+            ValueError: for tri-planes, which are not splatted.
         """
+        rendering = self.config.rendering
+        if not isinstance(rendering, SplattingConfig):
+            raise ValueError("a tri-plane generator has no Gaussians, so none of their properties")
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
-        return self.config.rendering.eps2d**0.5 * pixel
+        return rendering.eps2d**0.5 * pixel
 
     def forward(
         self,
@@ -113,9 +128,27 @@ class TrainedGenerator(nn.Module):
         *,
         ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
         truncation_psi: float = 1.0,
-    ) -> GeneratorOutput:
-        """Scenes for latents ``z``, or for ``ws`` that were mapped before."""
-        return self.network(z, ws=ws, truncation_psi=truncation_psi)
+        camera_labels: Float[Tensor, "batch 25"] | None = None,
+    ) -> GeneratorOutput | TriPlaneOutput:
+        """Scenes for latents ``z``, or for ``ws`` that were mapped before.
+
+        Args:
+            z: latents.
+            ws: styles.
+            truncation_psi: 1 for full variety.
+            camera_labels: what a generator that looks at cameras is told; None: the front, so that a scene does not
+                depend on where it is seen from.
+
+        Raises:
+            ValueError: for labels that the generator does not look at.
+        """
+        if not self.conditioned:
+            if camera_labels is not None:
+                raise ValueError("this generator does not look at cameras; expected camera_labels None")
+            return self.network(z, ws=ws, truncation_psi=truncation_psi)
+        if z is not None and camera_labels is None:
+            camera_labels = frontal_label(z)
+        return self.network(z, ws=ws, truncation_psi=truncation_psi, camera_labels=camera_labels)
 
 
 @dataclass(frozen=True)
@@ -133,9 +166,22 @@ class RunResult:
     stopped_by: Signals | None = None
 
 
-def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
+def frontal_label(z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch 25"]:
+    """The label of a camera in front of the face, for each latent."""
+    front = z.new_zeros(len(z))
+    return orbit(front, front).to_labels()
+
+
+def build_generator(config: GaussianGeneratorConfig | TriPlaneGeneratorConfig) -> GaussianGenerator | TriPlaneGenerator:
+    """The generator of a config, with fresh weights."""
+    return TriPlaneGenerator(config) if isinstance(config, TriPlaneGeneratorConfig) else GaussianGenerator(config)
+
+
+def build_renderer(config: ExperimentConfig) -> Renderer:
     """The renderer of an experiment."""
-    return SplattingRenderer(config.rendering, training_size=config.resolution)
+    if isinstance(config.rendering, SplattingConfig):
+        return SplattingRenderer(config.rendering, training_size=config.resolution)
+    return VolumeRenderer(config.rendering, training_size=config.resolution)
 
 
 def build_steps(
@@ -143,7 +189,7 @@ def build_steps(
 ) -> AdversarialSteps:
     """Both networks on their device, equal on all processes, and the objective; from ``origin`` if there is one."""
     set_seed(config.training.seed)
-    generator = GaussianGenerator(config.generator)
+    generator = build_generator(config.generator)
     discriminator = Discriminator(config.discriminator)
     labels = dataset.labels
     discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
@@ -158,6 +204,8 @@ def build_steps(
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
+        planes=config.training.planes,
+        dual=config.discriminator.dual,
         views_apart=config.training.views_apart,
         autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
     )
@@ -196,7 +244,7 @@ def build_trainer(
 
 
 def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> RunResult:
-    """Train, or go on training, and leave a grid, a turntable and a ``.ply``.
+    """Train, or go on training, and leave a grid, a turntable and, of Gaussians, a ``.ply``.
 
     Args:
         config: the experiment.
@@ -319,7 +367,7 @@ def load_generator(
     file = find_generator(path, best=best)
     stored = read_generator(file)
     config = parse_config(stored.config, source=str(file))
-    network = GaussianGenerator(config.generator)
+    network = build_generator(config.generator)
     try:
         network.load_state_dict(stored.weights)
     except RuntimeError as error:
@@ -345,14 +393,16 @@ def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_see
 def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     generator = load_generator(run.path)
     size = min(config.resolution, LARGEST_TILE)
-    files = {name: run.path / name for name in ("grid.png", "turntable.webp", "head.ply")}
+    files = {name: run.path / name for name in ("grid.png", "turntable.webp")}
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim)
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
     scenes = generate_scenes(generator, z[:8])
     save_turntable(files["turntable.webp"], generator.renderer, scenes, size=max(size, 128))
     if save_curves(run.log, run.curves):
         files["curves.png"] = run.curves
-    save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+    if isinstance(scenes, Gaussians):
+        files["head.ply"] = run.path / "head.ply"
+        save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
     return files
 
 

@@ -16,10 +16,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
 COMMANDS = {
     "train": "train a generator: cgsgan train [config.yaml] [--overrides]",
     "render": "pictures, turntables and .ply files of a trained generator",
+    "mesh": "a coloured mesh (.glb, .ply, .obj) of a head that a trained generator makes",
+    "export": "a generated head, or a splat file, in a format that viewers open",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
     "data": "make, check or preview a data set",
     "report": "one self-contained HTML page about a run",
-    "info": "what a .ply or a checkpoint holds, or why it is refused",
+    "info": "what a splat file or a checkpoint holds, or why it is refused",
 }
 
 
