@@ -19,6 +19,7 @@ COMMANDS = {
     "mesh": "a coloured mesh (.glb, .ply, .obj) of a head that a trained generator makes",
     "export": "a generated head, or a splat file, in a format that viewers open",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
+    "compare": "two or more generators side by side: size, speed, quality, consistency; one HTML page",
     "data": "make, check or preview a data set",
     "report": "one self-contained HTML page about a run",
     "info": "what a splat file or a checkpoint holds, or why it is refused",
