@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ExportArguments:
     """Write Gaussians in the format that OUT's ending names.
 
-    .ply (Inria), .compressed.ply, .splat, .spz, .glb, .gltf. A file that is there already is replaced.
+    .ply (Inria), .compressed.ply, .splat, .spz, .sog, .glb, .gltf. A file that is there already is replaced.
 
     Attributes:
         source: a run folder, checkpoint folder or generator.safetensors; or a splat file in any of these formats;
