@@ -96,8 +96,8 @@ def _convert(arguments: ExportArguments, options: ExportOptions) -> int:
 
 
 def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
-    from cgsgan.experiment import load_generator
     from cgsgan.gallery import export_head
+    from cgsgan.generators import load_generator
 
     if arguments.source_axes is not None:
         raise ValueError(f"--source-axes: is for splat files; {arguments.source} is taken for a generator")
