@@ -14,8 +14,9 @@ import cgsgan
 from cgsgan.cameras import orbit
 from cgsgan.cli import main
 from cgsgan.config import ConfigError, config_to_dict, dump_config, load_config
-from cgsgan.experiment import build_generator, check_resumable
+from cgsgan.experiment import check_resumable
 from cgsgan.gallery import contact_sheet, latents_from_seeds
+from cgsgan.generators import build_generator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.generator_file import GeneratorFile, write_generator
 from cgsgan.training.run_folder import RunFolder

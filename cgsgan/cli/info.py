@@ -50,14 +50,17 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
     stored = read_generator(path)
     parameters = sum(tensor.numel() for tensor in stored.weights.values())
     config = stored.config
+    # Published weights do not say how long they were trained, nor on which file.
+    imported = "imported from" in stored.provenance
+    data = (config.get("data") or {}).get("path") or ("not known" if imported else "synthetic heads")
     return [
         ("file", str(path)),
         ("kind", f"{_kind(config)} (averaged weights)"),
         ("experiment", str(config.get("name"))),
         ("training size", f"{config.get('resolution')} px"),
-        ("trained on", f"{stored.images_seen / 1000:.1f} kimg"),
+        ("trained on", "not known" if imported else f"{stored.images_seen / 1000:.1f} kimg"),
         ("values", f"{parameters:,} in {len(stored.weights)} tensors"),
-        ("data file", str((config.get("data") or {}).get("path") or "synthetic heads")),
+        ("data file", str(data)),
         *stored.provenance.items(),
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cgsgan.config import ConfigError, load_config
-from cgsgan.experiment import TrainedGenerator, build_generator, load_generator
+from cgsgan.generators import TrainedGenerator, build_generator, load_generator
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.training.log import read_log
 

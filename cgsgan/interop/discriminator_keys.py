@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from cgsgan.interop.errors import WeightsError
-from cgsgan.interop.official_form import OfficialForm, count_layers, shape_of
+from cgsgan.interop.official_form import OfficialForm, count_layers, make_low_pass, shape_of
 from cgsgan.models.discriminator import DEAD_BLOCK_SIZE, EPILOGUE_SIZE, Discriminator, DiscriminatorConfig
 
 LARGEST_POWER = 12
@@ -41,6 +40,7 @@ def infer_config(state: Mapping[str, Tensor], *, dual: bool) -> DiscriminatorCon
         label_dim=label_dim,
         camera_width=width,
         camera_layers=count_layers(state, "mapping.fc{}.weight".format),
+        dual=dual,
         dead_block=not dual,
     )
 
@@ -53,26 +53,23 @@ def name_network(dual: bool) -> str:
 def official_form(network: Discriminator) -> OfficialForm:
     """The published keys of a discriminator in official form, as views into it."""
     form, sizes = OfficialForm(), network.config.block_sizes
+    if network.config.dual:
+        form.constants["resample_filter"] = make_low_pass()
     form.add(f"b{sizes[0]}.fromrgb", network.from_rgb)
-    form.constants[f"b{sizes[0]}.fromrgb.resample_filter"] = _filter()
+    form.constants[f"b{sizes[0]}.fromrgb.resample_filter"] = make_low_pass()
     blocks = {f"b{size}": block for size, block in zip(sizes, network.blocks)}
     if network.dead_block is not None:
         blocks[f"b{DEAD_BLOCK_SIZE}_pose"] = network.dead_block
     for key, block in blocks.items():
-        form.constants[f"{key}.resample_filter"] = _filter()
+        form.constants[f"{key}.resample_filter"] = make_low_pass()
         for name in ("conv0", "conv1", "skip"):
             form.add(f"{key}.{name}", getattr(block, name))
-            form.constants[f"{key}.{name}.resample_filter"] = _filter()
+            form.constants[f"{key}.{name}.resample_filter"] = make_low_pass()
     assert network.camera is not None
     form.add("mapping.embed", network.camera.embed)
     for index, layer in enumerate(network.camera.body.layers):
         form.add(f"mapping.fc{index}", layer)
     for name in ("conv", "fc", "out"):
         form.add(f"b{EPILOGUE_SIZE}.{name}", getattr(network.epilogue, name))
-    form.constants[f"b{EPILOGUE_SIZE}.conv.resample_filter"] = _filter()
+    form.constants[f"b{EPILOGUE_SIZE}.conv.resample_filter"] = make_low_pass()
     return form
-
-
-def _filter() -> Tensor:
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    return torch.outer(taps, taps)

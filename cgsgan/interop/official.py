@@ -6,13 +6,18 @@ Sizes and variants are inferred from the shapes. Every key must be known, every 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cgsgan.interop import cgsgan_keys, discriminator_keys
+from cgsgan.interop import cgsgan_keys, discriminator_keys, eg3d_keys
+from cgsgan.interop.eg3d_pictures import PictureGenerator
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.models.triplane.generator import TriPlaneGenerator
+from cgsgan.rendering.plane_sampling import PlaneAxes
+from cgsgan.rendering.volume import VolumeConfig
 
 
 class ImageDiscriminator(nn.Module):
@@ -31,6 +36,27 @@ class ImageDiscriminator(nn.Module):
     ) -> Float[Tensor, "batch 1"]:
         """Logits of images in [0, 1] and the camera labels (25 numbers) that they claim to be seen from."""
         return self.network(images * 2 - 1, camera_labels)
+
+
+class DualDiscriminator(nn.Module):
+    """A dual discriminator that takes images as the rest of this project has them.
+
+    Attributes:
+        network: the discriminator itself; it takes images in [-1, 1].
+    """
+
+    def __init__(self, network: Discriminator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        raw_images: Float[Tensor, "batch 3 raw_height raw_width"],
+        camera_labels: Float[Tensor, "batch label"],
+    ) -> Float[Tensor, "batch 1"]:
+        """Logits of images in [0, 1], before and after super-resolution, and the camera labels they claim."""
+        return self.network(images * 2 - 1, camera_labels, raw_images * 2 - 1)
 
 
 def load_cgsgan_generator(state_dict: Mapping[str, Tensor]) -> GaussianGenerator:
@@ -64,6 +90,46 @@ def load_cgsgan_discriminator(state_dict: Mapping[str, Tensor]) -> ImageDiscrimi
         WeightsError: names what is missing, unknown or of another shape.
     """
     return ImageDiscriminator(_load_discriminator(state_dict, dual=False))
+
+
+def load_eg3d_generator(
+    state_dict: Mapping[str, Tensor],
+    *,
+    plane_axes: PlaneAxes = "official",
+    rendering: VolumeConfig | None = None,
+    camera_conditioning: bool = True,
+) -> PictureGenerator:
+    """The published EG3D generator: ``(z, camera_labels, neural_resolution=64, deterministic=True)`` to pictures.
+
+    Networks for 512, 256 and 128 px. What the tensors do not tell is for the caller to know: the defaults are those
+    of faces; for cars, near 0.1, far 2.6, box_warp 1.6, white_back.
+
+    Args:
+        state_dict: published key to tensor, as ``G_ema.state_dict()`` gives it.
+        plane_axes: published weights need ``official``; ``corrected`` is for those trained with the corrected ones.
+        rendering: ranges and sample counts; None: those of faces. Its ``plane_axes`` are the argument's.
+        camera_conditioning: whether the mapping sees the camera.
+
+    Raises:
+        WeightsError: names what is missing, unknown or of another shape.
+    """
+    config = eg3d_keys.infer_config(state_dict, camera_conditioning=camera_conditioning)
+    network = TriPlaneGenerator(config)
+    eg3d_keys.official_form(network).load(state_dict, f"{eg3d_keys.NETWORK} of {network.resolution} px")
+    rendering = replace(rendering or VolumeConfig(), plane_axes=plane_axes)
+    return PictureGenerator(network, rendering).eval().requires_grad_(False)
+
+
+def load_eg3d_discriminator(state_dict: Mapping[str, Tensor]) -> DualDiscriminator:
+    """The published EG3D dual discriminator: images and raw images in [0, 1] and camera labels to logits [B, 1].
+
+    Args:
+        state_dict: published key to tensor, as ``D.state_dict()`` gives it.
+
+    Raises:
+        WeightsError: names what is missing, unknown or of another shape.
+    """
+    return DualDiscriminator(_load_discriminator(state_dict, dual=True))
 
 
 def _load_discriminator(state_dict: Mapping[str, Tensor], *, dual: bool) -> Discriminator:

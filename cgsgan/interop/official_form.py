@@ -80,6 +80,12 @@ class OfficialForm:
                 slot.copy_(state[key])
 
 
+def make_low_pass() -> Tensor:
+    """The 4 x 4 filter [1, 3, 3, 1]; the published networks keep one in every layer, whether it resamples or not."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return torch.outer(taps, taps)
+
+
 def shape_of(state: Mapping[str, Tensor], key: str, dimensions: int, network: str) -> tuple[int, ...]:
     """The shape of a tensor from which sizes are inferred.
 

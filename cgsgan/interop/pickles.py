@@ -32,7 +32,8 @@ def read_networks(path: Path | str, wanted: Collection[str] | None = None) -> di
 
     Args:
         path: the file.
-        wanted: names of networks that the caller has a use for; the others are left out. None: all.
+        wanted: names of networks that the caller has a use for; the others are left out, and one must be there. A bare
+            state dict is always given. None: all.
 
     Raises:
         WeightsError: one line: unreadable, damaged, tries to run code, unknown classes, no network in it.
@@ -98,7 +99,14 @@ def _networks(value: Any, wanted: Collection[str] | None, budget: _Budget) -> di
     found = [name for name, entry in entries.items() if _is_module(entry) or _is_state(entry)]
     if not found:
         raise WeightsError("holds no network and no state dict")
-    return {name: _state(entries[name], budget) for name in found if wanted is None or name in wanted}
+    chosen = [name for name in found if wanted is None or name in wanted]
+    if not chosen:
+        raise WeightsError(f"holds the networks {_listed(found)}; expected {_listed(wanted or ())}")
+    return {name: _state(entries[name], budget) for name in chosen}
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)[:200]
 
 
 def _is_module(value: Any) -> bool:

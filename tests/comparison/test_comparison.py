@@ -14,7 +14,7 @@ from cgsgan.cli import main
 from cgsgan.comparison import open_contestants
 from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, dump_config
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
-from cgsgan.experiment import build_generator
+from cgsgan.generators import build_generator
 from cgsgan.training.checkpoint import TrainingState, save_checkpoint
 from cgsgan.training.generator_file import GeneratorFile
 from tests.tiny_experiment import randomize, tiny_config, tiny_planes

@@ -121,3 +121,44 @@ def _mean(key: str) -> float:
     if key.endswith(".bias") and ".scale." in key:
         return -1.0
     return 0.3 if key.endswith(("ls_1.bias", "ls_2.bias")) else 0.0
+
+
+def eg3d_generator(
+    resolution: int = 512,
+    *,
+    planes: int = 256,
+    width: int = 512,
+    divide: int = 1,
+    refiner: tuple[int, int] = (256, 128),
+) -> Shapes:
+    shapes: Shapes = {"backbone.synthesis.b4.const": (CHANNELS[4] // divide, 4, 4)}
+
+    def conv(key: str, c: int, d: int, size: int) -> None:
+        with_bias(shapes, key, d, c, 3, 3)
+        with_bias(shapes, f"{key}.affine", c, width)
+        shapes[f"{key}.noise_strength"] = ()
+        shapes[f"{key}.noise_const"] = (size, size)
+        shapes[f"{key}.resample_filter"] = (4, 4)
+
+    def block(key: str, c: int, d: int, size: int, image: int) -> None:
+        shapes[f"{key}.resample_filter"] = (4, 4)
+        if c:
+            conv(f"{key}.conv0", c, d, size)
+        conv(f"{key}.conv1", d, d, size)
+        with_bias(shapes, f"{key}.torgb", image, d, 1, 1)
+        with_bias(shapes, f"{key}.torgb.affine", d, width)
+
+    size, before = 4, 0
+    while size <= planes:
+        channels = CHANNELS[size] // divide
+        block(f"backbone.synthesis.b{size}", before, channels, size, 96)
+        size, before = 2 * size, channels
+    with_bias(shapes, "backbone.mapping.embed", width, 25)
+    with_bias(shapes, "backbone.mapping.fc0", width, 2 * width)
+    with_bias(shapes, "backbone.mapping.fc1", width, width)
+    shapes["backbone.mapping.w_avg"] = (width,)
+    block("superresolution.block0", 32, refiner[0], resolution // 2, 3)
+    block("superresolution.block1", refiner[0], refiner[1], resolution, 3)
+    with_bias(shapes, "decoder.net.0", 64, 32)
+    with_bias(shapes, "decoder.net.2", 33, 64)
+    return shapes

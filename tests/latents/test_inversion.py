@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cgsgan.cameras import Cameras, orbit, yaw_pitch
-from cgsgan.experiment import TrainedGenerator, load_generator
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.latents.camera_fit import OrbitCameras
 from cgsgan.latents.inversion import InversionConfig, Inverter
 from cgsgan.latents.scene_source import SceneSource
