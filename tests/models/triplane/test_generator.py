@@ -95,6 +95,24 @@ def test_the_same_latent_gives_the_same_scene() -> None:
     torch.testing.assert_close(singly, first, atol=2e-5, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [1, 2])
+def test_cuda_gives_what_the_cpu_gives(batch: int) -> None:
+    generator = TriPlaneGenerator(TINY)
+    z, labels = (x.float() for x in inputs(batch))
+    raw, features = torch.rand(batch, 3, 4, 4), torch.rand(batch, 5, 4, 4)
+
+    def draw(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        scenes = generator.to(device)(z.to(device), camera_labels=labels.to(device)).scenes
+        assert scenes.refine is not None
+        return scenes.planes.cpu(), scenes.refine(raw.to(device), features.to(device), scenes.ws).cpu()
+
+    exact = draw("cpu")
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for ours, theirs in zip(draw("cuda"), exact):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_running_mean_of_w() -> None:
     generator = TriPlaneGenerator(DIRECT)
     z, labels = (x.float() for x in inputs())
