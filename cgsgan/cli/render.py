@@ -59,9 +59,11 @@ def run(argv: list[str]) -> int:
     if arguments.size is not None and not 8 <= arguments.size <= 8192:
         raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
 
-    from cgsgan.experiment import load_generator
+    from cgsgan.generators import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
+    if arguments.ply and generator.config.generator.kind != "gaussians":
+        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
     if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
         arguments = replace(arguments, grid=True, turntable="webp")
     out = arguments.out or _default_out(arguments.checkpoint)
@@ -114,6 +116,7 @@ def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -
         save_scene,
         save_turntable,
     )
+    from cgsgan.types import Gaussians
 
     z = latents_from_seeds(seeds, generator.z_dim)
     written: list[Path] = []
@@ -130,6 +133,7 @@ def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -
         size = arguments.size or max(generator.resolution, 256)
         save_turntable(written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path)
     if arguments.ply:
+        assert isinstance(scenes, Gaussians)
         dilation = generator.dilation if arguments.bake_dilation else 0.0
         for index, seed in enumerate(seeds):
             written.append(out / f"seed-{seed:04d}.ply")
