@@ -23,9 +23,9 @@ from rich.table import Table
 
 from cgsgan.cameras import Cameras
 from cgsgan.data.dataset import HeadDataset, open_dataset
-from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.export.images import save_grid
 from cgsgan.gallery import generate_scenes
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.metrics.frechet import random_feature_frechet_distance
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from cgsgan.training.checkpoint import list_checkpoints

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from cgsgan.cameras import orbit
 from cgsgan.config import ExperimentConfig, parse_config
-from cgsgan.experiment import build_generator, build_renderer
+from cgsgan.generators import build_generator, build_renderer
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.training.draws import FakeDraws, draw_jitter, tell_cameras
 from cgsgan.training.judged import JudgedImages

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ExportArguments:
     """Write Gaussians in the format that OUT's ending names.
 
-    .ply (Inria), .compressed.ply, .splat, .spz, .glb, .gltf. A file that is there already is replaced.
+    .ply (Inria), .compressed.ply, .splat, .spz, .sog, .glb, .gltf. A file that is there already is replaced.
 
     Attributes:
         source: a run folder, checkpoint folder or generator.safetensors; or a splat file in any of these formats;
@@ -96,8 +96,8 @@ def _convert(arguments: ExportArguments, options: ExportOptions) -> int:
 
 
 def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
-    from cgsgan.experiment import load_generator
     from cgsgan.gallery import export_head
+    from cgsgan.generators import load_generator
 
     if arguments.source_axes is not None:
         raise ValueError(f"--source-axes: is for splat files; {arguments.source} is taken for a generator")

@@ -43,9 +43,9 @@ def run(argv: list[str]) -> int:
     checkpoint, out = _check(arguments)
 
     from cgsgan.data.progress import progress_bar
-    from cgsgan.experiment import load_generator
     from cgsgan.export.mesh import write_mesh
     from cgsgan.gallery import generate_scenes, latents_from_seeds
+    from cgsgan.generators import load_generator
 
     generator = load_generator(checkpoint, best=arguments.best)
     scenes = generate_scenes(

@@ -59,7 +59,7 @@ def run(argv: list[str]) -> int:
     if arguments.size is not None and not 8 <= arguments.size <= 8192:
         raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
 
-    from cgsgan.experiment import load_generator
+    from cgsgan.generators import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
     if arguments.ply and generator.config.generator.kind != "gaussians":

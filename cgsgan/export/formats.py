@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cgsgan.export import compressed_ply, gltf, ply, splat, spz
+from cgsgan.export import compressed_ply, gltf, ply, sog, splat, spz
 from cgsgan.export.compressed_ply import read_compressed_ply, write_compressed_ply
 from cgsgan.export.gltf import read_gltf, write_gltf
 from cgsgan.export.ply import read_ply, read_sh_rest, write_ply
 from cgsgan.export.ply_header import read_tables, stated_axes
 from cgsgan.export.scene import DEFAULTS, ExportOptions, ViewDependentColorWarning
+from cgsgan.export.sog import read_sog, write_sog
 from cgsgan.export.splat import read_splat, write_splat
 from cgsgan.export.spz import read_spz, write_spz
 from cgsgan.types import Gaussians
@@ -58,6 +59,7 @@ FORMATS = {
     ".ply": Format(name="Inria PLY", axes=ply.AXES, read=read_ply, write=_write_ply),
     ".splat": Format(name="antimatter15 .splat", axes=splat.AXES, read=read_splat, write=write_splat),
     ".spz": Format(name="Niantic SPZ", axes=spz.AXES, read=read_spz, write=write_spz),
+    ".sog": Format(name="PlayCanvas SOG", axes=sog.AXES, read=read_sog, write=write_sog),
     ".glb": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
     ".gltf": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
 }

@@ -110,7 +110,11 @@ def _glb(mesh: Mesh) -> bytes:
         indices = name == "indices"
         target = 34963 if indices else 34962  # element array buffer, array buffer
         views.append({"buffer": 0, "byteOffset": start, "byteLength": array.nbytes, "target": target})
-        accessor: dict[str, object] = {"bufferView": number, "count": len(array), "componentType": 5125 if indices else 5126}
+        accessor: dict[str, object] = {
+            "bufferView": number,
+            "count": len(array),
+            "componentType": 5125 if indices else 5126,
+        }
         accessor["type"] = "SCALAR" if indices else "VEC3"
         if name == "POSITION":
             accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}

@@ -115,6 +115,17 @@ def test_the_penalty_is_on_both_pictures_and_the_raw_real_one_is_the_real_one_ma
     compare(ours, gradients(steps.discriminator), 1e-4)
 
 
+def test_scenes_are_single_precision_under_autocast():
+    config = tiny_planes()
+    steps, draws = tiny_steps(config), tiny_draws(config, 1)
+    exact = steps.generator(draws.z, camera_labels=draws.told_labels).scenes
+    steps.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    rounded = steps._generate(draws).scenes
+    assert [tensor.dtype for tensor in rounded.tensors()] == [torch.float32, torch.float32]
+    assert 0 < (rounded.planes - exact.planes).abs().max() < 0.1  # type: ignore[union-attr]
+    assert torch.equal(rounded.ws, exact.ws)  # type: ignore[union-attr]
+
+
 def test_both_pictures_are_augmented_alike():
     augmenter = make_augmenter(
         AugmentationConfig(mode="fixed", p=1.0, max_p=1.0), seed=3, batch_size=8, accelerator=Accelerator(cpu=True)
