@@ -39,7 +39,7 @@ def test_equals_the_plain_generator(batch: int) -> None:
     ws = (generator.mapping.w_average + 0.6 * (w - generator.mapping.w_average))[:, None].repeat(1, 6, 1)
     planes = plain.backbone(generator.backbone, ws)
     output = generator(z, camera_labels=labels, truncation_psi=0.6)
-    # observed worst error 2e-14
+    # observed worst errors 3e-16 and 2e-15
     torch.testing.assert_close(output.ws, ws, atol=1e-12, rtol=0)
     torch.testing.assert_close(output.scenes.planes, planes, atol=1e-11, rtol=0)
 
@@ -90,7 +90,7 @@ def test_the_same_latent_gives_the_same_scene() -> None:
                 parameter.fill_(0.5)
     first = generator(ws=ws).scenes.planes
     assert torch.equal(first, generator(ws=ws).scenes.planes)
-    # Whatever the batch: one by one takes other kernels. Observed worst difference 1e-6.
+    # Whatever the batch: one by one takes other kernels. Observed worst difference 2e-6.
     singly = torch.cat([generator(ws=w[None]).scenes.planes for w in ws])
     torch.testing.assert_close(singly, first, atol=2e-5, rtol=0)
 
