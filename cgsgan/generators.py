@@ -81,6 +81,10 @@ class TrainedGenerator(nn.Module):
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
         return rendering.eps2d**0.5 * pixel
 
+    def map_latents(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Styles of latents; a generator that looks at cameras is told the front."""
+        return self.network.mapping(z, camera_labels=frontal_label(z)) if self.conditioned else self.network.mapping(z)
+
     def forward(
         self,
         z: Float[Tensor, "batch z_dim"] | None = None,

@@ -15,9 +15,13 @@ from torch import Tensor
 
 from cgsgan import load_generator
 from cgsgan.cli import main
+from cgsgan.config import load_config
+from cgsgan.growing import read_origin, start_from
 from cgsgan.importing import PUBLISHED_SPLATTING
-from cgsgan.interop.official import load_cgsgan_generator, load_eg3d_generator
-from cgsgan.models.presets import published_discriminator
+from cgsgan.interop.official import load_cgsgan_discriminator, load_cgsgan_generator, load_eg3d_generator
+from cgsgan.models.discriminator import Discriminator
+from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.models.presets import published_discriminator, published_generator
 from cgsgan.rendering.volume import VolumeConfig
 from tests.interop import official_keys
 from tests.interop.published_files import write_pickle
@@ -46,7 +50,7 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str], *words: str) -> N
 def test_a_snapshot_becomes_a_generator_to_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, marker = cgsgan_state(), tmp_path / "marker"
     other = state | {"_xyz": state["_xyz"] + 1}
-    snapshot = write_pickle(tmp_path / "snapshot.pkl", {"G": other, "D": {"x": torch.ones(1)}, "G_ema": state}, marker)
+    snapshot = write_pickle(tmp_path / "snapshot.pkl", {"G": other, "G_ema": state}, marker)
     assert main(["import", str(snapshot), str(tmp_path / "run")]) == 0
     assert "nothing in" in capsys.readouterr().out
     assert not marker.exists()
@@ -68,6 +72,36 @@ def test_a_snapshot_becomes_a_generator_to_render(tmp_path: Path, capsys: pytest
     options = ["--seeds", "0", "--size", "32", "--ply", "--grid", "--out", str(tmp_path / "out")]
     assert main(["render", str(tmp_path / "run"), *options]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"grid.png", "seed-0000.ply"}
+
+
+def test_a_snapshot_with_its_discriminator_is_somewhere_to_start_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    critic = official_keys.fill(official_keys.discriminator(256, dual=False, divide=32))
+    snapshot = write_pickle(tmp_path / "a.pkl", {"D": critic, "G_ema": cgsgan_state()}, tmp_path / "marker")
+    assert main(["import", str(snapshot), str(tmp_path / "run")]) == 0
+    origin = read_origin(str(tmp_path / "run"))
+    images, labels = torch.rand(2, 3, 256, 256), torch.randn(2, 25)
+    discriminator, generator = Discriminator(origin.config.discriminator), GaussianGenerator(origin.config.generator)
+    start_from(origin, origin.config, generator, discriminator)
+    expected = load_cgsgan_discriminator(critic)(images, labels)
+    torch.testing.assert_close(discriminator(images * 2 - 1, labels), expected)
+    assert torch.equal(generator.points.xyz, cgsgan_state()["_xyz"])
+    fails(["import", str(snapshot), str(tmp_path / "run")], capsys, "is there already")
+    write_pickle(snapshot, {"D": {"x": torch.ones(1)}, "G_ema": cgsgan_state()}, tmp_path / "marker")
+    fails(
+        ["import", str(snapshot), str(tmp_path / "new")], capsys, "its D is not the weights of a CGS-GAN discriminator"
+    )
+    assert not (tmp_path / "new").exists()
+    assert main(["import", str(snapshot), str(tmp_path / "new.safetensors")]) == 0
+    write_pickle(snapshot, {"D": critic}, tmp_path / "marker")
+    fails(["import", str(snapshot), str(tmp_path / "new")], capsys, "holds no G_ema, only D")
+
+
+def test_the_config_that_goes_on_has_the_published_form() -> None:
+    config = load_config(ROOT / "configs" / "ffhq512_published.yaml")
+    assert config.generator == published_generator(512, official=True)
+    assert config.discriminator == published_discriminator(512, official=True)
 
 
 def test_tri_planes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "mesh": "a coloured mesh (.glb, .ply, .obj) of a head that a trained generator makes",
     "export": "a generated head, or a splat file, in a format that viewers open",
     "import": "weights of the published CGS-GAN and EG3D networks, read without running their files",
+    "invert": "a photograph to a head of a trained generator",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
     "compare": "two or more generators side by side: size, speed, quality, consistency; one HTML page",
     "data": "make, check or preview a data set",

@@ -15,7 +15,8 @@ class ImportArguments:
 
     Attributes:
         source: the published .pkl; or a state dict in a .pt or .safetensors.
-        out: a .safetensors to write, or a folder for generator.safetensors; what is there is replaced.
+        out: a .safetensors to write (or replace) for the generator alone; or a folder that holds none, where a
+            discriminator goes too, to start training from.
         network: of a training snapshot: the averaged generator or the one in training.
         plane_axes: of EG3D: published weights need the official ones.
         camera_conditioning: of EG3D: whether the generator is told the camera; not so for ShapeNet cars.
@@ -39,7 +40,7 @@ class ImportArguments:
 def run(argv: list[str]) -> int:
     """Parse, import, say what was written."""
     arguments = tyro.cli(ImportArguments, args=argv, prog="cgsgan import")
-    from cgsgan.importing import PUBLISHED_VOLUME, ImportOptions, import_generator
+    from cgsgan.importing import PUBLISHED_VOLUME, ImportOptions, import_networks
 
     options = ImportOptions(
         network=arguments.network,
@@ -53,7 +54,10 @@ def run(argv: list[str]) -> int:
             white_back=arguments.white_back,
         ),
     )
-    path, config = import_generator(arguments.source, arguments.out, options)
+    result = import_networks(arguments.source, arguments.out, options)
+    path, config = result.generator, result.config
     print(f"wrote {path}: {config.generator.kind}, {config.resolution} px; nothing in {arguments.source} was run")
+    if result.discriminator is not None:
+        print(f"wrote {result.discriminator}: its discriminator; a run may start from it: training.start_from")
     print(f"now: python render.py {path} --seeds 0-7 --turntable webp")
     return 0

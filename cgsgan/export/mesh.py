@@ -98,7 +98,10 @@ def _obj(mesh: Mesh) -> bytes:
 
 
 def _glb(mesh: Mesh) -> bytes:
-    """Binary glTF 2.0: one mesh with positions, normals, linear colours, and a matt material."""
+    """Binary glTF 2.0: one mesh with positions, normals and linear colours.
+
+    It names no material: with one, trimesh takes vertex colours for a spare attribute of a texture.
+    """
     arrays = {
         "POSITION": mesh.vertices.numpy().astype("<f4"),
         "NORMAL": mesh.normals.numpy().astype("<f4"),
@@ -120,14 +123,13 @@ def _glb(mesh: Mesh) -> bytes:
             accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
         accessors.append(accessor)
         start += array.nbytes
-    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0}
+    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3}
     document = {
         "asset": {"version": "2.0", "generator": "cgsgan"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
-        "materials": [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}],
         "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": start}],

@@ -50,7 +50,7 @@ def infer_config(state: Mapping[str, Tensor]) -> GaussianGeneratorConfig:
         raise WeightsError(
             f"not the weights of {NETWORK}: expected 5 to 8 levels (point_gen.upsample_layers.*), found {levels}"
         )
-    width = shape("point_gen.upsample_layers.0.subpixel.weight")[1]
+    width = max(shape("point_gen.upsample_layers.0.subpixel.weight")[1], 1)
     w_dim, label_dim = shape("mapping_network.embed.weight")
     widths = tuple(shape(f"point_gen.gaussians.xyz.{level}.weight")[1] for level in range(levels))
     usual = AnchorConfig().resolve_feature_widths(resolution, width)

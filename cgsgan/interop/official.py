@@ -5,19 +5,25 @@ Sizes and variants are inferred from the shapes. Every key must be known, every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.interop import cgsgan_keys, discriminator_keys, eg3d_keys
 from cgsgan.interop.eg3d_pictures import PictureGenerator
+from cgsgan.interop.errors import WeightsError
+from cgsgan.interop.official_form import OfficialForm
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.models.triplane.generator import TriPlaneGenerator
 from cgsgan.rendering.plane_sampling import PlaneAxes
 from cgsgan.rendering.volume import VolumeConfig
+
+Network = TypeVar("Network", GaussianGenerator, TriPlaneGenerator, Discriminator)
 
 
 class ImageDiscriminator(nn.Module):
@@ -74,10 +80,14 @@ def load_cgsgan_generator(state_dict: Mapping[str, Tensor]) -> GaussianGenerator
     Raises:
         WeightsError: names what is missing, unknown or of another shape.
     """
-    network = GaussianGenerator(cgsgan_keys.infer_config(state_dict))
-    cgsgan_keys.official_form(network).load(state_dict, f"{cgsgan_keys.NETWORK} of {network.resolution} px")
+    network = _build(
+        state_dict,
+        lambda: GaussianGenerator(cgsgan_keys.infer_config(state_dict)),
+        cgsgan_keys.official_form,
+        cgsgan_keys.NETWORK,
+    )
     cgsgan_keys.take_starts(network, state_dict)
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def load_cgsgan_discriminator(state_dict: Mapping[str, Tensor]) -> ImageDiscriminator:
@@ -113,11 +123,13 @@ def load_eg3d_generator(
     Raises:
         WeightsError: names what is missing, unknown or of another shape.
     """
-    config = eg3d_keys.infer_config(state_dict, camera_conditioning=camera_conditioning)
-    network = TriPlaneGenerator(config)
-    eg3d_keys.official_form(network).load(state_dict, f"{eg3d_keys.NETWORK} of {network.resolution} px")
-    rendering = replace(rendering or VolumeConfig(), plane_axes=plane_axes)
-    return PictureGenerator(network, rendering).eval().requires_grad_(False)
+    network = _build(
+        state_dict,
+        lambda: TriPlaneGenerator(eg3d_keys.infer_config(state_dict, camera_conditioning=camera_conditioning)),
+        eg3d_keys.official_form,
+        eg3d_keys.NETWORK,
+    )
+    return PictureGenerator(network, replace(rendering or VolumeConfig(), plane_axes=plane_axes)).eval()
 
 
 def load_eg3d_discriminator(state_dict: Mapping[str, Tensor]) -> DualDiscriminator:
@@ -133,8 +145,26 @@ def load_eg3d_discriminator(state_dict: Mapping[str, Tensor]) -> DualDiscriminat
 
 
 def _load_discriminator(state_dict: Mapping[str, Tensor], *, dual: bool) -> Discriminator:
-    name = discriminator_keys.name_network(dual)
-    network = Discriminator(discriminator_keys.infer_config(state_dict, dual=dual))
-    form = discriminator_keys.official_form(network)
-    form.load(state_dict, f"{name} of {network.config.resolution} px")
+    return _build(
+        state_dict,
+        lambda: Discriminator(discriminator_keys.infer_config(state_dict, dual=dual)),
+        discriminator_keys.official_form,
+        discriminator_keys.name_network(dual),
+    )
+
+
+def _build(
+    state_dict: Mapping[str, Tensor], make: Callable[[], Network], form_of: Callable[[Any], OfficialForm], name: str
+) -> Network:
+    """The network that ``make`` makes, with the weights; no memory is taken for it before they are known to fit."""
+    try:
+        with torch.device("meta"):
+            draft = make()
+            form_of(draft).check_keys(state_dict, f"{name} of {draft.config.resolution} px")
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise WeightsError(f"not the weights of {name}: {error}") from None
+    network = make()
+    form_of(network).load(state_dict, f"{name} of {network.config.resolution} px")
     return network.eval().requires_grad_(False)

@@ -52,6 +52,19 @@ class OfficialForm:
         """Our network's tensors, not copied, under the published names."""
         return self.slots | self.constants | self.settings
 
+    def check_keys(self, state: Mapping[str, Tensor], network: str) -> None:
+        """Hold keys and shapes of a published state dict against ours.
+
+        Raises:
+            WeightsError: names missing and unknown keys, and wrong shapes.
+        """
+        expected = self.shapes()
+        known = expected | self.optional
+        missing = (key for key in expected if key not in state)
+        unknown = (key for key in state if key not in known)
+        problems = _listed("missing", missing), _listed("unknown", unknown)
+        _refuse([*problems, _listed("of another shape", _misshapen(state, known))], network)
+
     def load(self, state: Mapping[str, Tensor], network: str) -> None:
         """Copy a published state dict into our network, all of it or nothing.
 
@@ -60,21 +73,11 @@ class OfficialForm:
             network: what is expected, for errors.
 
         Raises:
-            WeightsError: names missing and unknown keys, wrong shapes, and constants that are different.
+            WeightsError: as :meth:`check_keys`, and names constants that are different.
         """
-        expected = self.shapes()
-        known = expected | self.optional
-        problems = [
-            _listed("missing", (key for key in expected if key not in state)),
-            _listed("unknown", (key for key in state if key not in known)),
-            _listed("of another shape", _misshapen(state, known)),
-        ]
-        if not any(problems):
-            problems = [
-                _listed("of an unknown value", (k for k, v in self.constants.items() if not _close(state[k], v)))
-            ]
-        if any(problems):
-            raise WeightsError(f"not the weights of {network}: {'; '.join(filter(None, problems))}")
+        self.check_keys(state, network)
+        changed = (key for key, value in self.constants.items() if not _close(state[key], value))
+        _refuse([_listed("of an unknown value", changed)], network)
         with torch.no_grad():
             for key, slot in self.slots.items():
                 slot.copy_(state[key])
@@ -105,6 +108,11 @@ def count_layers(state: Mapping[str, Tensor], key: Callable[[int], str]) -> int:
     while key(count) in state:
         count += 1
     return count
+
+
+def _refuse(problems: list[str], network: str) -> None:
+    if any(problems):
+        raise WeightsError(f"not the weights of {network}: {'; '.join(filter(None, problems))}")
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

@@ -33,6 +33,8 @@ STORAGE_TYPES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+ZIP_ERRORS = (zipfile.BadZipFile, struct.error, ValueError, LookupError, EOFError, RuntimeError, OSError, OverflowError)
+"""What Python's zip reader raises for damaged files, as far as fuzzing has shown, and their neighbours."""
 CheckName = Callable[[str], None]
 
 
@@ -120,8 +122,10 @@ def read_zip(path: Path, call: Call, check_name: CheckName) -> Any:
     try:
         with zipfile.ZipFile(path) as file:
             return _read_entries(file, path.stat().st_size, call, check_name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise WeightsError(f"truncated or damaged zip file ({error})") from None
+    except WeightsError:
+        raise
+    except ZIP_ERRORS as error:
+        raise WeightsError(f"truncated or damaged zip file ({' '.join(str(error).split())[:200]})") from None
 
 
 def _read_entries(file: zipfile.ZipFile, size: int, call: Call, check_name: CheckName) -> Any:

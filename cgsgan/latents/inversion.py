@@ -21,9 +21,10 @@ from cgsgan.cameras import Cameras
 from cgsgan.latents.camera_fit import OrbitCameras
 from cgsgan.latents.scene_source import SceneSource
 from cgsgan.latents.start import best_angles, best_styles
-from cgsgan.latents.style_space import StyleSpace
+from cgsgan.latents.style_space import StyleMapping, StyleSpace
 from cgsgan.latents.targets import Target
 from cgsgan.losses.pyramid import pyramid_loss
+from cgsgan.rendering.renderer import Renderer
 
 Depth = Literal["w", "ws", "tuned"]
 Look = Callable[[Tensor, Tensor], Tensor]
@@ -94,13 +95,23 @@ class Inverter:
         renderer: draws its scenes.
         config: see :class:`InversionConfig`.
         look: a further distance of pictures.
+        mapping: latents to styles, for a network whose own mapping wants more than latents.
     """
 
-    def __init__(self, network: nn.Module, renderer, config: InversionConfig, look: Look | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        renderer: Renderer,
+        config: InversionConfig,
+        look: Look | None = None,
+        *,
+        mapping: StyleMapping | None = None,
+    ) -> None:
         self.config, self.look = config, look
         self.network = network.eval()
         self.source = SceneSource(network, renderer)
-        self.space = StyleSpace.of(self.source.mapping, int(network.z_dim))  # type: ignore[arg-type]
+        self.mapping: StyleMapping = network.mapping if mapping is None else mapping  # type: ignore[assignment]
+        self.space = StyleSpace.of(self.mapping, int(network.z_dim))  # type: ignore[arg-type]
 
     def invert(self, target: Target, cameras: Cameras | None = None, *, watch: Watch | None = None) -> Inversion:
         """Find the head of ``target``.
@@ -132,7 +143,7 @@ class Inverter:
     def _candidates(self) -> Float[Tensor, "candidate num_ws w_dim"]:
         stream = torch.Generator().manual_seed(self.config.seed)
         z = torch.randn(self.config.candidates - 1, int(self.network.z_dim), generator=stream)  # type: ignore[arg-type]
-        ws = self.source.mapping(z)
+        ws = self.mapping(z)
         mean = self.space.mean.expand(1, ws.shape[1], -1)
         return torch.cat([mean, ws])
 

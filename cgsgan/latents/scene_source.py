@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,17 +16,12 @@ class SceneSource:
     """What an inversion looks at.
 
     Attributes:
-        network: has ``mapping`` and takes ``ws=``; any backend.
+        network: takes ``ws=``; any backend.
         renderer: draws its scenes.
     """
 
     network: nn.Module
     renderer: Renderer
-
-    @property
-    def mapping(self) -> Any:
-        """Latents to styles."""
-        return self.network.mapping
 
     def render(
         self,

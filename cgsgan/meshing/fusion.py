@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import conv3d, grid_sample, pad
 
-from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, orbit
+from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, orbit, yaw_pitch
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.export.mesh import Mesh
 from cgsgan.meshing.surface import SurfaceError, VoxelGrid, check_meshing, extract_mesh
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.types import RenderOutput, Scenes
 
+DISTRUST = 0.02
+"""Weight of views from behind: enough to decide where no other view sees anything."""
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 POINTS_AT_ONCE = 1 << 18
 VISIBLE_HALF_SIDE = 0.5 * ORBIT_RADIUS / FOCAL_NORMALIZED
@@ -32,15 +34,21 @@ class FusionSettings:
         half_side: of the cube that is meshed, world units.
         size: pixels along a side of the views.
         truncation: distance beyond which a surface says nothing of what lies behind it, grid spacings.
+        smoothing: standard deviation of a Gaussian over the fused distances, grid spacings; 0 leaves them. Centres of
+            splats scatter about a surface by more than a spacing, and so do their depths.
         opaque: a pixel with a smaller coverage shows nothing.
+        trusted_degrees: views further than this from the front count :data:`DISTRUST` as much. Heads are trained on
+            views of their faces; from behind they show what no critic ever saw.
         views_at_once: rendered together; the memory bound, with a cube of 5 numbers per grid point.
     """
 
     resolution: int = 128
     half_side: float = VISIBLE_HALF_SIDE
     size: int = 256
-    truncation: float = 4.0
+    truncation: float = 6.0
+    smoothing: float = 1.0
     opaque: float = 0.5
+    trusted_degrees: float = 60.0
     views_at_once: int = 4
 
 
@@ -126,19 +134,24 @@ class _Volume:
         truncation = settings.truncation * self.grid.spacing
         before = views.depths[0, view, ..., 0].flatten()[pixel] - z
         before = torch.where(opaque, before / truncation, 1.0)
-        weight = (visible & (before > -1)).float()
+        weight = (visible & (before > -1)).float() * self._trust(camera)
         self.seen[part] |= visible
         self.weights[part] += weight
         self.distances[part] += weight * before.clamp(-1, 1)
-        near = weight * (opaque & (before.abs() < 1))
+        near = weight * opaque * (1 - before.abs()).clamp_min(0) ** 4  # those that see the surface right there
         self.colors[part] += near[:, None] * torch.cat([colors, alphas[:, None]], dim=1)
+
+    def _trust(self, camera: Cameras) -> float:
+        yaw, pitch = (float(angle) for angle in yaw_pitch(camera))
+        from_front = math.degrees(math.acos(max(-1.0, min(1.0, math.cos(yaw) * math.cos(pitch)))))
+        return 1.0 if from_front <= self.settings.trusted_degrees else DISTRUST
 
     def insideness(self) -> Float[Tensor, "side side side"]:
         """The mean distance to the surface in truncations, positive inside."""
-        mean = self.distances / self.weights.clamp_min(1)
+        mean = self.distances / self.weights.clamp_min(torch.finfo(torch.float32).tiny)
         hidden = self.seen & (self.weights == 0)
         mean = torch.where(hidden, -1.0, torch.where(self.seen, mean, 1.0))
-        return -mean.view(3 * (self.grid.resolution,))
+        return -_blurred(mean.view(3 * (self.grid.resolution,)), self.settings.smoothing)
 
     def colors_at(self, vertices: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
         """Colours of the views that saw the surface there, averaged; interpolated between grid points."""
@@ -147,3 +160,17 @@ class _Volume:
         places = vertices.to(self.device).flip(-1) / self.grid.half_side  # of a cube by x, y, z, the last axis is first
         sums = grid_sample(cube, places.view(1, 1, 1, -1, 3), align_corners=True)[0, :, 0, 0].mT
         return sums[:, :3] / sums[:, 3:].clamp_min(1e-6)
+
+
+def _blurred(cube: Float[Tensor, "side side side"], deviation: float) -> Float[Tensor, "side side side"]:
+    """A Gaussian along each axis; at its faces the cube goes on as it ends."""
+    if deviation == 0:
+        return cube
+    reach = math.ceil(3 * deviation)
+    places = torch.arange(-reach, reach + 1, device=cube.device, dtype=cube.dtype)
+    kernel = (places / deviation).square().mul(-0.5).exp()
+    kernel /= kernel.sum()
+    for _ in range(3):
+        padded = pad(cube[None, None], (reach, reach, 0, 0, 0, 0), mode="replicate")
+        cube = conv3d(padded, kernel.view(1, 1, 1, 1, -1))[0, 0].movedim(2, 0)
+    return cube

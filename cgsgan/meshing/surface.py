@@ -84,7 +84,7 @@ def extract_mesh(
         raise SurfaceError(f"level: expected one between {low:.4g} and {high:.4g}, the field's range, got {level:.4g}")
     marching_cubes = _marching_cubes()
     closed = np.pad(values.cpu().float().numpy(), 1, constant_values=min(low, 2 * level - high))
-    places, faces, _, _ = marching_cubes(closed, level, gradient_direction="descent")
+    places, faces, _, _ = marching_cubes(closed, level, gradient_direction="ascent")
     vertices = torch.from_numpy(places.astype(np.float32))
     vertices = ((vertices - 1) * grid.spacing - grid.half_side).clamp(-grid.half_side, grid.half_side)
     vertices, rows = _large_parts(vertices, torch.from_numpy(faces.astype(np.int64)))

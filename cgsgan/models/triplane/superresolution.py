@@ -20,6 +20,8 @@ class SuperResolutionConfig:
     Attributes:
         input_resolution: edge length that pictures and features are resized to first, pixels. A half or a
             quarter of the final one: a half, and only the second block doubles the size; a quarter, and both do.
+            (The published module for 256 px leaves inputs above 128 px as they are, and its result is larger then;
+            here it keeps its size.)
         channels: channels of the two blocks.
         noise: as in :class:`~cgsgan.models.triplane.synthesis.BackboneConfig`; the published networks carry
             noise images here and do not use them.
