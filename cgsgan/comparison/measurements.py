@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,6 +98,12 @@ def compare(
     )
 
 
+def busyness() -> tuple[float, int]:
+    """Mean load of the last minute, 0 where the system does not tell, and the number of cores."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return load, os.cpu_count() or 1
+
+
 def _facts(
     contestants: Sequence[Contestant], speeds: Sequence[Speed], rates: Sequence[float] | None, size: int
 ) -> dict[str, list[Value]]:
@@ -137,6 +144,12 @@ def _notes(
 ) -> list[str]:
     """What a reader would otherwise have to know."""
     notes = ["Speeds were measured in this process, in turns, one picture at a time: medians."]
+    load, cores = busyness()
+    if load > 0.75 * cores:
+        notes.append(
+            f"The machine was busy (load {load:.1f} on {cores} cores): speeds are too low, and those of long work by "
+            "more than those of short work, which fits between the others'."
+        )
     if any(entrant.logged_rate is not None for entrant in contestants):
         notes.append(
             "Rates and minutes by a log are those of the machine and the load at that time; they compare only if both "

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from cgsgan.cli import main
-from cgsgan.comparison import open_contestants
+from cgsgan.comparison import measurements, open_contestants
+from cgsgan.comparison.measurements import ComparisonConfig
 from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, dump_config
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
 from cgsgan.generators import build_generator
+from cgsgan.metrics.extractors import open_extractor
 from cgsgan.training.checkpoint import TrainingState, save_checkpoint
 from cgsgan.training.generator_file import GeneratorFile
 from tests.tiny_experiment import randomize, tiny_config, tiny_planes
@@ -83,6 +86,17 @@ def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
     assert fresh.parameters() == trained.parameters()
     (again,) = {c.parameters()["generator"] for c in open_contestants([path, path])}
     assert again == sum(p.numel() for p in trained.generator.parameters())
+
+
+def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_config()))
+    contestants, extractor = open_contestants([path, path]), open_extractor("random")
+    config = ComparisonConfig(data=tiny_config().data, quality=None, rounds=1, size=16)
+    for load, told in ((8.0, True), (0.5, False)):
+        monkeypatch.setattr(measurements, "busyness", lambda load=load: (load, 2))
+        notes = measurements.compare(contestants, config, Accelerator(cpu=True), extractor=extractor).notes
+        assert any("The machine was busy" in note for note in notes) == told
 
 
 def test_a_checkpoint_is_named_after_its_run_and_knows_its_part_of_the_log(tmp_path: Path):
