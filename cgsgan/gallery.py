@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,11 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras, orbit, turntable
+from cgsgan.export.formats import write_splats
 from cgsgan.export.images import make_grid, save_image, to_uint8
 from cgsgan.export.ply import write_ply
+from cgsgan.export.scene import DEFAULTS, ExportOptions
 from cgsgan.export.video import save_video
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import Gaussians, GeneratorOutput, Scenes, TriPlaneOutput, cat_scenes, scene_count
 
 SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
 """Yaw and pitch in degrees of the views of a contact sheet."""
@@ -25,14 +28,33 @@ WHITE = (1.0, 1.0, 1.0)
 LARGEST_TILE = 256
 """Pictures of sheets and turntables that nobody chose the size of are at most this large, pixels."""
 SCENES_AT_ONCE = 2
+MOST_SEEDS = 1 << 31
+"""Seeds are below this: with the stream of latents added they stay within what torch takes."""
 
 
 @runtime_checkable
 class LatentGenerator(Protocol):
     """Anything that turns latents into scenes."""
 
-    def __call__(self, z: Tensor, *, truncation_psi: float = 1.0) -> GeneratorOutput:
-        """Generate a batch of scenes."""
+    def __call__(
+        self, z: Tensor | None = None, *, ws: Tensor | None = None, truncation_psi: float = 1.0
+    ) -> GeneratorOutput | TriPlaneOutput:
+        """Generate a batch of scenes from latents or styles."""
+        ...
+
+
+@runtime_checkable
+class KnownHeads(Protocol):
+    """A generator that may come with heads of its own, found in photographs."""
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        ...
+
+    @property
+    def found(self) -> Tensor | None:
+        """Their styles."""
         ...
 
 
@@ -47,27 +69,48 @@ def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Float[Tensor, "seed 
     return torch.stack([torch.randn(z_dim, generator=generator) for generator in generators])
 
 
+def choose_heads(
+    generator: KnownHeads, seeds: Sequence[int] | None, *, otherwise: Sequence[int]
+) -> tuple[list[str], Float[Tensor, "head *row latent"]]:
+    """Which heads of a generator to show, with names for their files.
+
+    Args:
+        generator: what :func:`cgsgan.load_generator` gives.
+        seeds: identities; None: the heads that were found in photographs, if it comes with any.
+        otherwise: identities when it does not.
+
+    Returns:
+        Names, and latents z or, of found heads, styles: :func:`generate_scenes` takes both.
+    """
+    if seeds is None and generator.found is not None:
+        return [f"found-{index}" for index in range(len(generator.found))], generator.found
+    chosen = otherwise if seeds is None else seeds
+    return [f"seed-{seed:04d}" for seed in chosen], latents_from_seeds(chosen, generator.z_dim)
+
+
 @torch.no_grad()
 def generate_scenes(
-    generator: LatentGenerator, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0, chunk: int = 16
-) -> Gaussians:
-    """Scenes for any number of latents, in chunks that bound the memory."""
-    parts = [generator(part, truncation_psi=truncation_psi).gaussians for part in z.split(chunk)]
-    return Gaussians.cat(parts)
+    generator: LatentGenerator, z: Float[Tensor, "batch *row latent"], *, truncation_psi: float = 1.0, chunk: int = 16
+) -> Scenes:
+    """Scenes for any number of latents ``[batch, z_dim]`` or styles ``[batch, num_ws, w_dim]``, not truncated, in
+    chunks that bound the memory.
+    """
+    if z.ndim == 3:
+        return cat_scenes([generator(ws=part).scenes for part in z.split(chunk)])
+    return cat_scenes([generator(part, truncation_psi=truncation_psi).scenes for part in z.split(chunk)])
 
 
 @torch.no_grad()
 def render_views(
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     cameras: Cameras,
     *,
     size: int,
     background: tuple[float, float, float] = WHITE,
 ) -> Float[Tensor, "batch view 3 size size"]:
     """Every scene from every one of V cameras, on one background colour."""
-    batch = scenes.means.shape[0]
-    device = scenes.means.device
+    batch, device = scene_count(scenes), scenes.tensors()[0].device
     shared = cameras.map(lambda t: t.to(device).expand(batch, *t.shape))
     backgrounds = torch.tensor(background, device=device).expand(batch, shared.viewmats.shape[1], 3)
     return renderer(scenes, shared, size=size, backgrounds=backgrounds).images
@@ -76,7 +119,7 @@ def render_views(
 def contact_sheet(
     generator: LatentGenerator,
     renderer: Renderer,
-    z: Float[Tensor, "seed z_dim"],
+    z: Float[Tensor, "seed *row latent"],
     *,
     size: int,
     truncation_psi: float = 1.0,
@@ -100,7 +143,7 @@ def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, sm
 
 
 def turntable_frames(
-    renderer: Renderer, scenes: Gaussians, *, size: int, frames: int, kind: str = "swing", columns: int = 4
+    renderer: Renderer, scenes: Scenes, *, size: int, frames: int, kind: str = "swing", columns: int = 4
 ) -> Iterator[np.ndarray]:
     """Frames of several heads turning side by side; uint8 ``[H, W, 3]``, deterministic by frame number."""
     path = turntable(frames, kind=kind)
@@ -113,7 +156,7 @@ def turntable_frames(
 def save_turntable(
     path: Path,
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     *,
     size: int,
     frames: int = 48,
@@ -125,6 +168,71 @@ def save_turntable(
     save_video(path, pictures, fps=fps, format=path.suffix.lstrip("."))
 
 
+@runtime_checkable
+class DilatedGenerator(LatentGenerator, Protocol):
+    """A generator that knows its latents and its renderer's dilation."""
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        ...
+
+    @property
+    def found(self) -> Tensor | None:
+        """Styles of heads that were found in photographs."""
+        ...
+
+    @property
+    def dilation(self) -> float:
+        """The renderer's dilation as a standard deviation in world units."""
+        ...
+
+
+@torch.no_grad()
+def export_head(
+    generator: DilatedGenerator,
+    path: Path,
+    options: ExportOptions = DEFAULTS,
+    *,
+    seed: int | None = None,
+    truncation_psi: float = 1.0,
+    levels: int | None = None,
+    bake_dilation: bool = True,
+) -> int:
+    """Write one generated head as a splat file.
+
+    Args:
+        generator: what :func:`cgsgan.load_generator` gives.
+        path: the file; its ending names the format.
+        options: axes and pruning; the dilation is set here.
+        seed: which head; None: the one that was found in a photograph, or 0.
+        truncation_psi: 1 is full variety, 0 the average head.
+        levels: only the Gaussians of this many first (coarsest) levels; None takes all.
+        bake_dilation: add the renderer's pixel dilation to the scales, so that a viewer shows what was trained.
+
+    Returns:
+        The number of Gaussians written.
+
+    Raises:
+        ValueError: for a seed or level that is not there, a generator whose scenes are no Gaussians, or as
+            :func:`cgsgan.export.write_splats`.
+    """
+    if seed is not None and not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed: expected 0 to {MOST_SEEDS - 1}, got {seed}")
+    _, latents = choose_heads(generator, None if seed is None else [seed], otherwise=[0])
+    made = generator(ws=latents[:1]) if latents.ndim == 3 else generator(latents, truncation_psi=truncation_psi)
+    if not isinstance(made, GeneratorOutput):
+        raise ValueError(
+            f"{path}: expected a generator of Gaussians; the scenes of this one cannot be written as splats"
+        )
+    count = len(made.level_sizes)
+    if levels is not None and not 1 <= levels <= count:
+        raise ValueError(f"level: expected 1 to {count}, the levels of this generator, got {levels}")
+    kept = sum(made.level_sizes[:levels])
+    scene = made.gaussians.scene(0).map(lambda tensor: tensor[:kept].cpu())
+    return write_splats(path, scene, replace(options, extra_dilation=generator.dilation if bake_dilation else 0.0))
+
+
 def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0.0, axes: str = "opencv") -> int:
     """Write one scene as an Inria PLY; returns the number of Gaussians written."""
     scene = scenes.scene(index).map(lambda tensor: tensor.detach().cpu())
@@ -133,7 +241,9 @@ def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0
 
 __all__ = [
     "SHEET_VIEWS",
+    "choose_heads",
     "contact_sheet",
+    "export_head",
     "generate_scenes",
     "latents_from_seeds",
     "render_views",

@@ -17,7 +17,7 @@ class MeshArguments:
     Attributes:
         files: a run folder, a checkpoint folder or a generator.safetensors, and the mesh to write, ending in .glb,
             .ply or .obj. The mesh alone: of the generator that comes with the package.
-        seed: identity.
+        seed: identity; default the one that `cgsgan invert` found, or 0.
         psi: truncation; 1 is full variety, 0 the average head.
         resolution: grid points along each side of the cube that is meshed.
         method: density looks at the field of tri-planes; views fuses rendered depth and colour, of any generator. auto
@@ -28,7 +28,7 @@ class MeshArguments:
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    seed: int = 0
+    seed: int | None = None
     psi: float = 1.0
     resolution: int = 128
     method: Literal["auto", "density", "views"] = "auto"
@@ -43,14 +43,13 @@ def run(argv: list[str]) -> int:
     checkpoint, out = _check(arguments)
 
     from cgsgan.data.progress import progress_bar
-    from cgsgan.experiment import load_generator
     from cgsgan.export.mesh import write_mesh
-    from cgsgan.gallery import generate_scenes, latents_from_seeds
+    from cgsgan.gallery import choose_heads, generate_scenes
+    from cgsgan.generators import load_generator
 
     generator = load_generator(checkpoint, best=arguments.best)
-    scenes = generate_scenes(
-        generator, latents_from_seeds([arguments.seed], generator.z_dim), truncation_psi=arguments.psi
-    )
+    _, heads = choose_heads(generator, None if arguments.seed is None else [arguments.seed], otherwise=[0])
+    scenes = generate_scenes(generator, heads[:1], truncation_psi=arguments.psi)
     with progress_bar() as progress:
         mesh = _mesh(arguments, generator.renderer, scenes, progress)
     write_mesh(out, mesh)
@@ -72,7 +71,7 @@ def _check(arguments: MeshArguments) -> tuple[Path | None, Path]:
         raise ValueError(f"{out}: is a folder; expected a file to write")
     if not math.isfinite(arguments.psi):
         raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {arguments.psi}")
-    if arguments.seed < 0:
+    if arguments.seed is not None and arguments.seed < 0:
         raise ValueError(f"--seed: expected a number >= 0, got {arguments.seed}")
     if arguments.views < 1:
         raise ValueError(f"--views: expected at least 1, got {arguments.views}")

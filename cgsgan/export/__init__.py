@@ -1,19 +1,29 @@
 """Scenes and pictures -> files that other programs open."""
 
+from cgsgan.export.formats import FORMATS, convert_splats, describe_splats, read_splats, write_splats
 from cgsgan.export.images import make_grid, save_grid, save_image, to_uint8
 from cgsgan.export.ply import describe_ply, read_ply, read_sh_rest, write_ply
 from cgsgan.export.ply_header import PlyError
+from cgsgan.export.scene import ExportOptions, SplatFileError, ViewDependentColorWarning
 from cgsgan.export.video import save_video
 
 __all__ = [
+    "FORMATS",
+    "ExportOptions",
     "PlyError",
+    "SplatFileError",
+    "ViewDependentColorWarning",
+    "convert_splats",
     "describe_ply",
+    "describe_splats",
     "make_grid",
     "read_ply",
     "read_sh_rest",
+    "read_splats",
     "save_grid",
     "save_image",
     "save_video",
     "to_uint8",
     "write_ply",
+    "write_splats",
 ]

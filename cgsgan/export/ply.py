@@ -9,6 +9,7 @@ all red coefficients first), opacity (logit), scale_0..2 (natural logarithm), ro
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.export.atomic import atomic_path
-from cgsgan.export.axes import check_axes, half_turn_x, half_turn_x_sh
-from cgsgan.export.ply_header import PlyError, VertexTable, read_vertex_table
-from cgsgan.types import SH_C0, Gaussians
+from cgsgan.export.axes import check_axes, half_turn_x_sh
+from cgsgan.export.ply_header import AXES_COMMENT, PlyError, PlyTable, read_vertex_table, stated_axes
+from cgsgan.export.scene import (
+    PRUNE_OPACITY,
+    ExportOptions,
+    RawSplats,
+    ViewDependentColorWarning,
+    believe,
+    color_to_dc,
+    dc_to_color,
+    prepare_scene,
+    warn_dropped_color,
+)
+from cgsgan.types import Gaussians
 
-PRUNE_OPACITY = 1 / 255
-"""Below this opacity a splat cannot change an 8-bit picture; most viewers skip such contributions anyway."""
-OPACITY_MARGIN = 2.0**-24
-"""Opacities are kept this far from 0 and 1, where the logit is infinite; invisible, and exact in float32."""
-SMALLEST_SCALE = 1e-12
-"""World units; standard deviations of 0 are written as this, because ln 0 is not a number viewers accept."""
+AXES = "opencv"
+"""The format names none; SuperSplat and Babylon show this one upright."""
 SH_DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}
 """Number of f_rest properties -> degree of the spherical harmonics."""
 POSITION, DC, SCALE, ROTATION = (
@@ -35,7 +43,6 @@ POSITION, DC, SCALE, ROTATION = (
     ("scale_0", "scale_1", "scale_2"),
     ("rot_0", "rot_1", "rot_2", "rot_3"),
 )
-_AXES_COMMENT = "cgsgan axes "
 
 
 def write_ply(
@@ -66,33 +73,26 @@ def write_ply(
         ValueError: for a batch, other than three colour channels, NaN or Inf, a zero quaternion, a negative
             scale, ``axes`` or ``prune`` out of range, or when pruning leaves nothing.
     """
-    check_axes(axes)
-    scene = _checked_scene(gaussians, prune=prune, extra_dilation=extra_dilation)
+    options = ExportOptions(axes=axes, prune=prune, extra_dilation=extra_dilation)
+    scene, keep = prepare_scene(gaussians, options, axes=axes, writer="write_ply")
+    rest = None
     if sh_rest is not None:
-        _check_sh(sh_rest, count=scene.count)
-        sh_rest = sh_rest.detach().to("cpu", torch.float64)
-    keep = scene.opacities >= prune
-    count = int(keep.sum())
-    if count == 0:
-        raise ValueError(f"write_ply: none of the {scene.count} Gaussians reaches the opacity prune = {prune:.4g}")
-    scene = scene.map(lambda tensor: tensor[keep])
-    if axes == "opencv":
-        scene = half_turn_x(scene)
-        sh_rest = None if sh_rest is None else half_turn_x_sh(sh_rest)
-    columns = _columns(scene, extra_dilation, None if sh_rest is None else sh_rest[keep])
-    table = np.ascontiguousarray(np.concatenate(list(columns.values()), axis=1), dtype="<f4")
+        _check_sh(sh_rest, count=gaussians.count)
+        rest = sh_rest.detach().to("cpu")[keep]
+        rest = half_turn_x_sh(rest) if axes == "opencv" else rest
+    columns = _columns(scene, rest)
     names = [name for group in columns for name in group]
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        f"comment {_AXES_COMMENT}{axes}",
-        f"element vertex {count}",
-    ]
-    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    table = np.empty((scene.count, len(names)), "<f4")
+    start = 0
+    for group, values in columns.items():
+        table[:, start : start + len(group)] = values
+        start += len(group)
+    header = ["ply", "format binary_little_endian 1.0", f"comment {AXES_COMMENT}{axes}"]
+    header += [f"element vertex {scene.count}", *(f"property float {name}" for name in names), "end_header", ""]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
         file.write(table.data)
-    return count
+    return scene.count
 
 
 def read_ply(path: str | os.PathLike[str], *, axes: str = "opencv") -> Gaussians:
@@ -118,26 +118,26 @@ def read_ply(path: str | os.PathLike[str], *, axes: str = "opencv") -> Gaussians
     path = Path(path)
     table = read_vertex_table(path)
     vertices = _read_vertices(path, table)
+    degree = SH_DEGREES[len(_rest_names(path, table))]
+    if degree:
+        warn_dropped_color(path, degree)
     quats = _read_columns(path, vertices, ROTATION)
-    norms = np.linalg.norm(quats, axis=1, keepdims=True)
-    if not norms.all():
-        row = int(np.argmin(norms))
+    if not quats.any(axis=1).all():
+        row = int(np.argmin(quats.any(axis=1)))
         raise PlyError(f"{path}: expected quaternions rot_0..3 of non-zero length, vertex {row} has 0 0 0 0")
-    opacities = _read_columns(path, vertices, ("opacity",))[:, 0]
     with np.errstate(over="ignore"):
         scales = np.exp(_read_columns(path, vertices, SCALE)).astype(np.float32)
-        opacities = 1 / (1 + np.exp(-opacities))
+        opacities = 1 / (1 + np.exp(-_read_columns(path, vertices, ("opacity",))[:, 0]))
     if not np.isfinite(scales).all():
         raise PlyError(f"{path}: expected scale_0..2 to be logarithms below 88, a larger one gives an infinite splat")
-    colors = 0.5 + SH_C0 * _read_columns(path, vertices, DC)
-    scene = Gaussians(
-        means=_tensor(_read_columns(path, vertices, POSITION)),
-        quats=_tensor(quats / norms),
-        scales=_tensor(np.maximum(scales, np.finfo(np.float32).tiny)),
-        opacities=_tensor(opacities),
-        colors=_tensor(np.maximum(colors, 0)),
+    raw = RawSplats(
+        means=_read_columns(path, vertices, POSITION),
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=dc_to_color(_read_columns(path, vertices, DC)),
     )
-    return half_turn_x(scene) if axes == "opencv" else scene
+    return believe(path, raw, axes=axes)
 
 
 def read_sh_rest(
@@ -172,44 +172,23 @@ def describe_ply(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     path = Path(path)
     table = read_vertex_table(path)
     degree = SH_DEGREES[len(_rest_names(path, table))]
-    scene = read_ply(path, axes="opengl")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ViewDependentColorWarning)  # the degree is told below
+        scene = read_ply(path, axes="opengl")
     low, high = scene.means.min(dim=0).values.tolist(), scene.means.max(dim=0).values.tolist()
     known = {*POSITION, *DC, *SCALE, *ROTATION, "opacity", "nx", "ny", "nz"}
-    extra = [n for n in table.dtype.names or () if n not in known and not n.startswith("f_rest_")]
-    stated = [c.removeprefix(_AXES_COMMENT) for c in table.comments if c.startswith(_AXES_COMMENT)]
+    extra = [n for n in table.names if n not in known and not n.startswith("f_rest_")]
+    stated = stated_axes(table.comments)
     return [
         ("splats", f"{table.count:,}"),
         ("bytes per splat", str(table.dtype.itemsize)),
         ("SH degree", str(degree)),
         *((f"{name} range", f"{a:.4g} .. {b:.4g}") for name, a, b in zip("xyz", low, high)),
-        ("opacity 5/50/95 %", _quantiles(scene.opacities)),
-        ("scale 5/50/95 %", _quantiles(scene.scales)),
-        ("axes", f"{stated[0][:20]} (stated by the file)" if stated else "unknown (the format does not say)"),
+        ("opacity 5/50/95 %", quantiles(scene.opacities)),
+        ("scale 5/50/95 %", quantiles(scene.scales)),
+        ("axes", f"{stated[:20]} (stated by the file)" if stated else "unknown (the format does not say)"),
         ("other properties", ", ".join(extra)[:200] or "none"),
     ]
-
-
-def _checked_scene(gaussians: Gaussians, *, prune: float | int, extra_dilation: float | int) -> Gaussians:
-    if gaussians.means.ndim != 2:
-        raise ValueError(
-            f"write_ply: expected one scene with means [N, 3], got {list(gaussians.means.shape)}"
-            "; use gaussians.scene(i)"
-        )
-    if gaussians.colors.shape[-1] != 3:
-        raise ValueError(f"write_ply: expected 3 colour channels, got {gaussians.colors.shape[-1]}")
-    if not 0 <= prune < 1:
-        raise ValueError(f"write_ply: prune must be an opacity in [0, 1), got {prune}")
-    if not 0 <= extra_dilation < float("inf"):
-        raise ValueError(f"write_ply: extra_dilation must be a length >= 0 in world units, got {extra_dilation}")
-    for name, tensor in vars(gaussians).items():
-        bad = int((~tensor.isfinite()).sum())
-        if bad:
-            raise ValueError(f"write_ply: gaussians.{name} holds {bad} NaN or Inf of {tensor.numel()} values")
-    if bool((gaussians.scales < 0).any()):
-        raise ValueError("write_ply: gaussians.scales must be standard deviations >= 0; these look like logarithms")
-    if bool((gaussians.quats == 0).all(dim=-1).any()):
-        raise ValueError("write_ply: gaussians.quats holds a zero quaternion, which is no rotation")
-    return gaussians.map(lambda tensor: tensor.detach().to("cpu", torch.float64))
 
 
 def _check_sh(sh_rest: Tensor, *, count: int) -> None:
@@ -221,28 +200,22 @@ def _check_sh(sh_rest: Tensor, *, count: int) -> None:
         raise ValueError("write_ply: sh_rest holds NaN or Inf")
 
 
-def _columns(
-    scene: Gaussians, extra_dilation: float | int, sh_rest: Tensor | None
-) -> dict[tuple[str, ...], np.ndarray]:
+def _columns(scene: Gaussians, sh_rest: Tensor | None) -> dict[tuple[str, ...], np.ndarray]:
     """The file's columns in the order of the format, one [N, k] array for each group of names."""
     rest = scene.colors.new_zeros(scene.count, 0) if sh_rest is None else sh_rest.mT.flatten(1)
-    opacities = scene.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
-    scales = torch.hypot(scene.scales, scene.scales.new_tensor(extra_dilation)).clamp_min(SMALLEST_SCALE)
-    quats = scene.quats / scene.quats.norm(dim=-1, keepdim=True)
-    tensors = {
-        POSITION: scene.means,
-        ("nx", "ny", "nz"): torch.zeros_like(scene.means),
-        DC: (scene.colors - 0.5) / SH_C0,
-        tuple(f"f_rest_{i}" for i in range(rest.shape[1])): rest,
-        ("opacity",): opacities.logit()[:, None],
-        SCALE: scales.log(),
-        ROTATION: quats,
+    return {
+        POSITION: scene.means.numpy(),
+        ("nx", "ny", "nz"): np.zeros((1, 3)),
+        DC: color_to_dc(scene.colors.numpy()),
+        tuple(f"f_rest_{i}" for i in range(rest.shape[1])): rest.numpy(),
+        ("opacity",): scene.opacities.logit().numpy()[:, None],
+        SCALE: scene.scales.log().numpy(),
+        ROTATION: scene.quats.numpy(),
     }
-    return {names: tensor.numpy() for names, tensor in tensors.items()}
 
 
-def _read_vertices(path: Path, table: VertexTable) -> np.ndarray:
-    names = table.dtype.names or ()
+def _read_vertices(path: Path, table: PlyTable) -> np.ndarray:
+    names = table.names
     required = (*POSITION, *DC, "opacity", *SCALE, *ROTATION)
     missing = [name for name in required if name not in names]
     if missing:
@@ -251,14 +224,11 @@ def _read_vertices(path: Path, table: VertexTable) -> np.ndarray:
     if wrong:
         raise PlyError(f"{path}: expected float properties, got {table.dtype[wrong[0]]} for {wrong[0]}")
     _rest_names(path, table)
-    vertices = np.fromfile(path, dtype=table.dtype, count=table.count, offset=table.offset)
-    if len(vertices) != table.count:
-        raise PlyError(f"{path}: expected {table.count} vertices, could read {len(vertices)}")
-    return vertices
+    return table.read(path)
 
 
-def _rest_names(path: Path, table: VertexTable) -> tuple[str, ...]:
-    found = {name for name in table.dtype.names or () if name.startswith("f_rest_")}
+def _rest_names(path: Path, table: PlyTable) -> tuple[str, ...]:
+    found = {name for name in table.names if name.startswith("f_rest_")}
     names = tuple(f"f_rest_{i}" for i in range(len(found)))
     if len(found) not in SH_DEGREES or found != set(names):
         raise PlyError(f"{path}: expected 0, 9, 24 or 45 properties f_rest_0.., got {len(found)}")
@@ -279,5 +249,6 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _quantiles(values: Tensor) -> str:
+def quantiles(values: Tensor) -> str:
+    """The 5, 50 and 95 % quantiles of a tensor, for people."""
     return " / ".join(f"{v:.4g}" for v in np.quantile(values.numpy(), [0.05, 0.5, 0.95]))

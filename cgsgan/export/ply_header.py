@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cgsgan.export.scene import SplatFileError
+
 HEADER_LIMIT = 1 << 16
 """Bytes in which ``end_header`` must appear; degree-3 splat files need about 1,500."""
 SCALAR_TYPES = {
@@ -17,19 +19,21 @@ SCALAR_TYPES = {
     **{"float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8"},
 }
 LITTLE_ENDIAN = "binary_little_endian"
+AXES_COMMENT = "cgsgan axes "
+"""What a header written here says of its frame."""
 
 
-class PlyError(ValueError):
+class PlyError(SplatFileError):
     """A file is not the PLY it should be; the message is one line: file, what was expected, what came."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VertexTable:
-    """Where the vertices of a file lie.
+class PlyTable:
+    """Where the rows of an element lie.
 
     Attributes:
-        dtype: the structured type of one vertex, as declared.
-        count: number of vertices, >= 1; the file was long enough for them when it was looked at.
+        dtype: the structured type of one row, as declared.
+        count: number of rows; the file was long enough for them when it was looked at.
         offset: bytes before the first one.
         comments: the header's comment lines, without the word ``comment``.
     """
@@ -38,6 +42,22 @@ class VertexTable:
     count: int
     offset: int
     comments: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The properties."""
+        return self.dtype.names or ()
+
+    def read(self, path: Path) -> np.ndarray:
+        """The rows.
+
+        Raises:
+            PlyError: when the file has become shorter.
+        """
+        rows = np.fromfile(path, dtype=self.dtype, count=self.count, offset=self.offset)
+        if len(rows) != self.count:
+            raise PlyError(f"{path}: expected {self.count} rows at byte {self.offset}, could read {len(rows)}")
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +68,40 @@ class _Element:
     has_list: bool
 
 
-def read_vertex_table(path: Path) -> VertexTable:
-    """Read and check the header of a little-endian binary PLY.
+def read_vertex_table(path: Path) -> PlyTable:
+    """Read and check the header of a little-endian binary PLY of plain splats.
 
     Args:
         path: the file.
 
     Returns:
-        The layout of its ``vertex`` element, which fits into the file.
+        The layout of its ``vertex`` element, at least one row, which fits into the file.
+
+    Raises:
+        PlyError: not a PLY, another encoding, a malformed or absurd header, a size that does not match.
+        OSError: when the file cannot be opened.
+    """
+    tables = read_tables(path)
+    if "chunk" in tables:
+        raise PlyError(
+            f"{path}: expected plain splats, got a compressed PLY (element 'chunk'); "
+            "read it with read_splats or read_compressed_ply, or convert it: cgsgan export IN OUT"
+        )
+    if "vertex" not in tables:
+        raise PlyError(f"{path}: expected one element 'vertex', got elements {list(tables)[:8]}")
+    if tables["vertex"].count == 0:
+        raise PlyError(f"{path}: expected at least one splat, got 'element vertex 0'")
+    return tables["vertex"]
+
+
+def read_tables(path: Path) -> dict[str, PlyTable]:
+    """The elements of fixed size of a little-endian binary PLY, all of which fit into the file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Their layouts by name, in the order of the file, up to the first element with a list.
 
     Raises:
         PlyError: not a PLY, another encoding, a malformed or absurd header, a size that does not match.
@@ -71,7 +117,13 @@ def read_vertex_table(path: Path) -> VertexTable:
         raise PlyError(f"{path}: expected 'end_header' within the first {HEADER_LIMIT} bytes, found none")
     lines = head[: end.start()].decode("ascii", errors="replace").splitlines()[1:]
     elements, comments = _parse_lines(path, lines)
-    return _locate_vertices(path, elements, comments, offset=end.end(), size=size)
+    return _locate_tables(path, elements, comments, offset=end.end(), size=size)
+
+
+def stated_axes(comments: tuple[str, ...]) -> str | None:
+    """The frame that a header written here names, or None."""
+    stated = [comment.removeprefix(AXES_COMMENT) for comment in comments if comment.startswith(AXES_COMMENT)]
+    return stated[0] if stated else None
 
 
 def _parse_lines(path: Path, lines: list[str]) -> tuple[list[_Element], tuple[str, ...]]:
@@ -110,31 +162,30 @@ def _with_property(path: Path, element: _Element, words: list[str]) -> _Element:
     )
 
 
-def _locate_vertices(
+def _locate_tables(
     path: Path, elements: list[_Element], comments: tuple[str, ...], *, offset: int, size: int
-) -> VertexTable:
+) -> dict[str, PlyTable]:
     names = [element.name for element in elements]
-    if "chunk" in names:
-        raise PlyError(
-            f"{path}: expected plain splats, got a compressed PLY (element 'chunk'); "
-            "unpack it first, for example with splat-transform"
-        )
-    if names.count("vertex") != 1:
-        raise PlyError(f"{path}: expected one element 'vertex', got elements {names[:8]}")
-    index = names.index("vertex")
-    vertex = elements[index]
-    if any(element.has_list for element in elements[: index + 1]):
+    if len(set(names)) != len(names):
+        raise PlyError(f"{path}: expected every element once, got elements {names[:8]}")
+    tables: dict[str, PlyTable] = {}
+    start = offset
+    for element in elements:
+        if element.has_list:  # what lies behind it cannot be known from the header
+            break
+        dtype = np.dtype(list(element.properties.items()))
+        tables[element.name] = PlyTable(dtype=dtype, count=element.count, offset=start, comments=comments)
+        start += element.count * dtype.itemsize
+    open_ended = len(tables) < len(elements)
+    if open_ended and "vertex" in names and "vertex" not in tables:
         raise PlyError(f"{path}: expected vertices of fixed size, got a list property (a mesh, not splats?)")
-    if vertex.count == 0:
-        raise PlyError(f"{path}: expected at least one splat, got 'element vertex 0'")
-    sizes = [e.count * sum(np.dtype(t).itemsize for t in e.properties.values() if t) for e in elements]
-    expected = offset + sum(sizes)
-    # The bytes of a list element behind the vertices cannot be known from the header.
-    open_ended = any(element.has_list for element in elements[index + 1 :])
-    if size < expected or (size > expected and not open_ended):
+    if size < start or (size > start and not open_ended):
         raise PlyError(
-            f"{path}: expected {expected} bytes for {vertex.count} vertices, the file has {size}"
-            f" ({'truncated' if size < expected else 'longer than its header says'})"
+            f"{path}: expected {start} bytes for {_rows(tables)}, the file has {size}"
+            f" ({'truncated' if size < start else 'longer than its header says'})"
         )
-    dtype = np.dtype(list(vertex.properties.items()))
-    return VertexTable(dtype=dtype, count=vertex.count, offset=offset + sum(sizes[:index]), comments=comments)
+    return tables
+
+
+def _rows(tables: dict[str, PlyTable]) -> str:
+    return ", ".join(f"{table.count} {'vertices' if name == 'vertex' else name[:20]}" for name, table in tables.items())

@@ -20,6 +20,7 @@ class SplattingConfig:
     """How scenes are splatted.
 
     Attributes:
+        kind: what makes it this one, in a config file.
         eps2d: variance in square pixels that is added to every projected Gaussian at the training size. A generator
             learns around it, so it is a property of that size: at another, it is scaled to stay the same in the scene.
         near_plane: Gaussians with a smaller z-depth are not drawn, world units.
@@ -28,6 +29,7 @@ class SplattingConfig:
         backend: which rasterizer: ``auto`` is the core for the device of the scenes, ``reference`` plain torch.
     """
 
+    kind: Literal["splatting"] = "splatting"
     eps2d: float = 0.3
     near_plane: float = 0.01
     far_plane: float = 10.0

@@ -109,7 +109,12 @@ class VolumeRenderer:
         raw_images = features[:, :, :3]
         alphas = _enlarged(traced.alphas, size)
         if self.config.backgrounds_behind_refined:
-            images, raw_images = images + (1 - alphas.movedim(-1, -3)) * colors, raw_images + behind
+            cover = alphas.movedim(-1, -3)
+            # What the super-resolution adds counts where something is: it cannot tint the background, which a
+            # discriminator that sees the raw picture, too, would know at once.
+            plain = _resized(raw_images, size)
+            images = plain + cover * (images - plain) + (1 - cover) * colors
+            raw_images = raw_images + behind
         return RenderOutput(
             images=images,
             alphas=alphas,

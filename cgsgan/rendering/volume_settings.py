@@ -28,8 +28,9 @@ class VolumeConfig:
         neural_resolution: rendered pixels along a side when the scenes have a super-resolution; without one, pictures
             are rendered at the size that is asked for.
         white_back: with a super-resolution, empty space is white in all features; otherwise black.
-        backgrounds_behind_refined: with a super-resolution, lay pictures on the backgrounds too. Published networks
-            paint the background into the volume, and what is asked for does not enter their pictures.
+        backgrounds_behind_refined: with a super-resolution, lay pictures on the backgrounds too, by coverage; what it
+            adds counts by coverage, too. Published networks paint the background into the volume, and what is asked
+            for does not enter their pictures.
         points_at_once: the memory bound: that many points are looked at together (but always a whole ray of a scene).
             Where gradients are needed and this is not enough for all, chunks are computed again in the backward pass.
     """

@@ -134,7 +134,7 @@ def test_wrong_options_exit_without_a_traceback(tmp_path: Path):
 
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]):
     assert main(["--help"]) == 0
-    for command in ("train", "render", "data", "report", "info"):
+    for command in ("train", "render", "export", "data", "report", "info"):
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0

@@ -318,7 +318,7 @@ def damaged(name: str) -> bytes:
         ("zero quaternion", "vertex 1 has 0 0 0 0"),
         ("infinite scale", "scale_0..2"),
         ("f_rest", "got 10"),
-        ("compressed", "splat-transform"),
+        ("compressed", "read_compressed_ply"),
         ("garbage line", "proprety"),
         ("property first", "property float x"),
     ],

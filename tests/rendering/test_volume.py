@@ -157,6 +157,21 @@ def test_white_backs_and_backgrounds_behind_refined_pictures():
         assert float(picture.images[0, 0, 0, 32, 32]) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_a_super_resolution_cannot_tint_the_background_that_is_laid_behind():
+    scenes, refine = refined_scenes()
+    tinted = replace(scenes, refine=lambda raw, features, ws: refine(raw, features, ws) - 0.5)
+    config = VolumeConfig(neural_resolution=16, backgrounds_behind_refined=True)
+    plain, other = (
+        VolumeRenderer(config, 64)(part, frontal(), size=64, backgrounds=black() + 0.25) for part in (scenes, tinted)
+    )
+    empty = (plain.alphas == 0).movedim(-1, -3).expand_as(plain.images)
+    assert empty.any()
+    assert torch.equal(other.images[empty], plain.images[empty])
+    full = (plain.alphas > 0.9999).movedim(-1, -3).expand_as(plain.images)
+    assert full.any()
+    torch.testing.assert_close(other.images[full], plain.images[full] - 0.25, rtol=0, atol=1e-3)
+
+
 def test_refined_pictures_are_resized_to_what_is_asked_for():
     scenes, _ = refined_scenes()
     renderer = VolumeRenderer(VolumeConfig(neural_resolution=16), 64)

@@ -23,11 +23,14 @@ class DecoderConfig:
         width: units of the one hidden layer.
         features: colour features per sample; the first three are RGB.
         lr_multiplier: equalised learning-rate multiplier of both layers.
+        density_bias: of raw densities at the start; below 0 it begins with clear air instead of fog, which pictures
+            of cut-out heads on random colours need.
     """
 
     width: int = 64
     features: int = 32
     lr_multiplier: float = 1.0
+    density_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.features < 3:
@@ -47,6 +50,8 @@ class Decoder(nn.Module):
         self.config = config
         self.hidden = EqualizedLinear(channels, config.width, lr_multiplier=config.lr_multiplier)
         self.out = EqualizedLinear(config.width, 1 + config.features, lr_multiplier=config.lr_multiplier)
+        with torch.no_grad():
+            self.out.bias[0] = config.density_bias / config.lr_multiplier
 
     def forward(
         self, features: Float[Tensor, "*batch channel"]

@@ -8,6 +8,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cgsgan.models.layers import at_least_float32
 from cgsgan.models.mapping import Mapping, MappingConfig
 from cgsgan.models.triplane.decoder import Decoder, DecoderConfig
 from cgsgan.models.triplane.superresolution import SuperResolution, SuperResolutionConfig
@@ -118,7 +119,7 @@ class TriPlaneGenerator(nn.Module):
             raise ValueError(
                 f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
             )
-        planes = self.backbone(ws)
+        planes = at_least_float32(self.backbone(ws))  # under autocast, too: half precision would put rays elsewhere
         return TriPlaneOutput(
             scenes=TriPlanes(planes=planes, ws=ws, decode=self.decoder, refine=self.superresolution), ws=ws
         )

@@ -34,12 +34,13 @@ def convolve_upsampling(
 def upsample_image(
     images: Float[Tensor, "batch channel height width"],
 ) -> Float[Tensor, "batch channel double_height double_width"]:
-    """Twice the size, with the low-pass filter and zeros outside.
+    """Twice the size: a zero after every pixel, the low-pass filter, zeros outside.
 
-    The taps that meet pixels are (1, 3) / 4 and (3, 1) / 4 in turn: bilinear interpolation, but for the border.
+    As a transposed convolution. Bilinear interpolation is the same but for the border, and as fast, but its gradient
+    takes eight times as long on a CPU.
     """
-    padded = functional.pad(images, [1, 1, 1, 1])
-    return functional.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
+    kernel = make_low_pass(images.shape[1], images)
+    return functional.conv_transpose2d(images, kernel, stride=2, padding=1, groups=images.shape[1])
 
 
 def resize(images: Float[Tensor, "batch channel height width"], size: int) -> Float[Tensor, "batch channel size size"]:

@@ -20,16 +20,20 @@ class SuperResolutionConfig:
     Attributes:
         input_resolution: edge length that pictures and features are resized to first, pixels. A half or a
             quarter of the final one: a half, and only the second block doubles the size; a quarter, and both do.
+            (The published module for 256 px leaves inputs above 128 px as they are, and its result is larger then;
+            here it keeps its size.)
         channels: channels of the two blocks.
         noise: as in :class:`~cgsgan.models.triplane.synthesis.BackboneConfig`; the published networks carry
             noise images here and do not use them.
         clamp: bound of the activations, in any precision. None: no clamp.
+        zero_start: it begins as a plain resizing: its layers to the picture have weights of 0.
     """
 
     input_resolution: int = 128
     channels: tuple[int, int] = (256, 128)
     noise: Noise = "none"
     clamp: float | None = 256.0
+    zero_start: bool = False
 
     def __post_init__(self) -> None:
         if self.input_resolution < 1 or min(self.channels) < 1:
@@ -62,6 +66,9 @@ class SuperResolution(nn.Module):
         double = resolution == 4 * config.input_resolution
         self.block0 = SynthesisBlock(features, first, size=resolution // 2, settings=settings, up=double)
         self.block1 = SynthesisBlock(first, second, size=resolution, settings=settings)
+        if config.zero_start:
+            for block in (self.block0, self.block1):
+                nn.init.zeros_(block.to_image.weight)
 
     def forward(
         self,
