@@ -183,6 +183,16 @@ def test_describe(tmp_path: Path, suffix: str) -> None:
     assert high == pytest.approx(0.4971, abs=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply"])
+def test_unknown_axes_in_a_header_are_refused_unless_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_splats(path, random_scene(3))
+    path.write_bytes(path.read_bytes().replace(b"axes opencv", b"axes openvc"))
+    with pytest.raises(SplatFileError, match="opencv or opengl as the axes in its header, got 'openvc'"):
+        read_splats(path)
+    assert read_splats(path, axes="opencv").count == 3
+
+
 def test_unknown_endings_and_missing_files(tmp_path: Path) -> None:
     for call in (read_splats, describe_splats):
         with pytest.raises(ValueError, match=r"ends in \.compressed\.ply, \.ply"):
