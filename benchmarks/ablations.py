@@ -34,9 +34,9 @@ from torch import Tensor
 
 from cgsgan.cameras import Cameras, orbit, yaw_pitch
 from cgsgan.data.dataset import HeadDataset, open_dataset
-from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.export.images import save_grid
 from cgsgan.gallery import generate_scenes, latents_from_seeds, render_views
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.metrics.features import random_features
 from cgsgan.metrics.frechet import relative_frechet_distance
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance

@@ -12,10 +12,10 @@ from card_pictures import enlarge, save_sheet
 
 from cgsgan.cameras import Cameras
 from cgsgan.data.dataset import HeadDataset
-from cgsgan.experiment import TrainedGenerator
 from cgsgan.export.charts import Curve, Panel, save_panels
 from cgsgan.export.images import make_grid
 from cgsgan.gallery import generate_scenes, latents_from_seeds
+from cgsgan.generators import TrainedGenerator
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.metrics.neighbors import head_distances, share_below
 

@@ -13,10 +13,10 @@ from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.evaluation import GeneratorScenes
 from cgsgan.evaluation.studio import Studio
 from cgsgan.evaluation.views import surface_depths
-from cgsgan.experiment import TrainedGenerator
 from cgsgan.export.atomic import atomic_path
 from cgsgan.export.images import make_grid, to_uint8
 from cgsgan.gallery import contact_sheet, generate_scenes, latents_from_seeds, save_turntable
+from cgsgan.generators import TrainedGenerator
 from cgsgan.metrics.consistency import carry_view
 from cgsgan.metrics.depth import mean_map_differences, reduce_depths
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cgsgan.experiment import TrainedGenerator
 from cgsgan.export.atomic import atomic_path
+from cgsgan.generators import TrainedGenerator
 
 SET_DISTANCES = {
     "frd": "FRD: FID of random features, in 1 % of the real variance",

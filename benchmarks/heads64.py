@@ -23,11 +23,12 @@ from rich.table import Table
 
 from cgsgan.cameras import Cameras
 from cgsgan.data.dataset import HeadDataset, open_dataset
-from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.export.images import save_grid
 from cgsgan.gallery import generate_scenes
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.metrics.frechet import random_feature_frechet_distance
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance
+from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
 from cgsgan.training.checkpoint import list_checkpoints
 
 COUNT = 2048
@@ -57,9 +58,14 @@ def fake_pictures(generator: TrainedGenerator, labels: torch.Tensor, size: int, 
 
 def replace_eps(generator: TrainedGenerator, eps2d: float):
     """The generator's renderer with another dilation."""
-    renderer = type(generator.renderer)(generator.renderer.config, generator.renderer.training_size)
-    renderer.config = replace(renderer.config, eps2d=eps2d)
-    return renderer
+    return SplattingRenderer(replace(splatting(generator), eps2d=eps2d), generator.resolution)
+
+
+def splatting(generator: TrainedGenerator) -> SplattingConfig:
+    """How its scenes were splatted in training."""
+    rendering = generator.config.rendering
+    assert isinstance(rendering, SplattingConfig), "this benchmark is one of Gaussians"
+    return rendering
 
 
 def measure(run: Path, at: list[int]) -> list[dict[str, float]]:
@@ -73,7 +79,7 @@ def measure(run: Path, at: list[int]) -> list[dict[str, float]]:
         generator = load_generator(checkpoint)
         if at and round(generator.images_seen / 1000) not in at:
             continue
-        eps2d = config.rendering.eps2d
+        eps2d = splatting(generator).eps2d
         fake = fake_pictures(generator, labels, config.resolution, eps2d)
         small = fake_pictures(generator, labels, 32, eps2d * (config.resolution / 32) ** 2)
         row = {"kimg": generator.images_seen / 1000, **compare(real, fake)}
@@ -93,7 +99,7 @@ def save_comparison(run: Path, path: Path) -> None:
     generator = load_generator(run)
     dataset = open_dataset(replace(generator.config.data, x_flip=False))
     real, labels = real_pictures(dataset, 0)
-    fake = fake_pictures(generator, labels, generator.resolution, generator.config.rendering.eps2d)
+    fake = fake_pictures(generator, labels, generator.resolution, splatting(generator).eps2d)
     save_grid(path, torch.cat([real[:32], fake[:64]]), columns=16)
 
 

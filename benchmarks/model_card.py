@@ -27,7 +27,7 @@ from cgsgan.data.depth_truth import open_depth_truth
 from cgsgan.data.progress import progress_bar
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.evaluation.settings import SELF_SUFFICIENT
-from cgsgan.experiment import TrainedGenerator, load_generator
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.metrics.extractors import FeatureExtractor, open_extractor
 from cgsgan.metrics.figures import compare_yaw_bins
 from cgsgan.training.checkpoint import SHIPPED_FILE

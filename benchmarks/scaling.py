@@ -28,9 +28,8 @@ from rich.table import Table
 
 from cgsgan.config import ExperimentConfig, load_config
 from cgsgan.data.synthetic import SyntheticConfig
-from cgsgan.experiment import build_trainer
+from cgsgan.experiment import build_generator, build_trainer
 from cgsgan.models.discriminator import Discriminator
-from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +111,7 @@ def launch(arguments: argparse.Namespace, processes: int, threads: int) -> dict[
 def gradient_bytes(config: ExperimentConfig) -> tuple[int, int]:
     """What one all-reduce of each network carries: its trained parameters in float32."""
     with torch.device("meta"):
-        networks = (GaussianGenerator(config.generator), Discriminator(config.discriminator))
+        networks = (build_generator(config.generator), Discriminator(config.discriminator))
     generator, discriminator = (sum(4 * p.numel() for p in n.parameters() if p.requires_grad) for n in networks)
     return generator, discriminator
 

@@ -16,9 +16,9 @@ import torch
 
 from cgsgan import __version__
 from cgsgan.cameras import orbit
-from cgsgan.experiment import TrainedGenerator, load_generator
 from cgsgan.export.atomic import atomic_path
 from cgsgan.gallery import SHEET_VIEWS, generate_scenes, latents_from_seeds, render_views
+from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.training.checkpoint import SHIPPED_FILE, find_generator
 from cgsgan.training.generator_file import read_generator, write_generator
 from cgsgan.training.shipping import make_shippable

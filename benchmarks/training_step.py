@@ -31,9 +31,10 @@ from cgsgan.data.synthetic import SyntheticConfig
 from cgsgan.experiment import build_trainer
 from cgsgan.training import trainer as trainer_module
 from cgsgan.training.draws import FakeDraws
+from cgsgan.training.judged import JudgedImages
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import Gaussians, GeneratorOutput, TriPlaneOutput
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -155,13 +156,13 @@ def watch_iteration(trainer: Trainer, clock: Callable[[], float]) -> Timeline:
     generate, render = steps._generate, steps._render
     before_render = "other"
 
-    def generate_marked(draws: FakeDraws) -> GeneratorOutput:
+    def generate_marked(draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput:
         nonlocal before_render
         line.mark("other")
         output = generate(draws)
         line.mark("G forward" if torch.is_grad_enabled() else FRESH)
         before_render = "other"
-        hooked = [tensor for tensor in output.gaussians.tensors() if tensor.requires_grad]
+        hooked = [tensor for tensor in output.scenes.tensors() if tensor.requires_grad]
         arrived: list[bool] = []
 
         def arrive(_gradient: torch.Tensor) -> None:
@@ -173,15 +174,15 @@ def watch_iteration(trainer: Trainer, clock: Callable[[], float]) -> Timeline:
             tensor.register_hook(arrive)
         return output
 
-    def render_marked(scenes: Gaussians, labels: torch.Tensor, backgrounds: torch.Tensor) -> torch.Tensor:
+    def render_marked(*arguments: Any) -> JudgedImages:
         nonlocal before_render
         line.mark(before_render)
-        images = render(scenes, labels, backgrounds)
+        pictures = render(*arguments)
         line.mark("rasterizer forward" if torch.is_grad_enabled() else FRESH)
-        if images.requires_grad:
+        if pictures.images.requires_grad:
             before_render = "rasterizer backward"  # of the view before
-            images.register_hook(lambda _: line.mark("D on fakes for G, forward and backward"))
-        return images
+            pictures.images.register_hook(lambda _: line.mark("D on fakes for G, forward and backward"))
+        return pictures
 
     steps._generate, steps._render = generate_marked, render_marked  # type: ignore[method-assign]
     line.watch(steps, "generator_gradients", "G backward")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgsgan.experiment import load_generator
+    from cgsgan.generators import load_generator
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_generator"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "load_generator"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_generator":
-        from cgsgan.experiment import load_generator
+        from cgsgan.generators import load_generator
 
         return load_generator
     raise AttributeError(f"module 'cgsgan' has no attribute {name!r}")

@@ -20,10 +20,15 @@ import yaml
 from cgsgan.data.dataset import DataConfig
 from cgsgan.models.discriminator import DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
 from cgsgan.rendering.splatting import SplattingConfig
+from cgsgan.rendering.volume import VolumeConfig
 from cgsgan.training.settings import TrainingConfig
 
 T = TypeVar("T")
+
+DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume"}
+"""What renders the scenes of each kind of generator."""
 
 
 class ConfigError(ValueError):
@@ -38,19 +43,40 @@ class ExperimentConfig:
         name: default name of the run folder.
         resolution: image size in pixels: data, discriminator, renderer and generator follow it.
         data: where images and labels come from.
-        generator: latents to Gaussians.
+        generator: latents to scenes; its ``kind`` says which: ``gaussians`` or ``triplanes``.
         discriminator: images and labels to logits.
-        rendering: Gaussians to images.
+        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` tri-planes.
         training: losses, optimiser, length.
     """
 
     name: str = "cgsgan"
     resolution: int = 512
     data: DataConfig = field(default_factory=DataConfig)
-    generator: GaussianGeneratorConfig = field(default_factory=GaussianGeneratorConfig)
+    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig = field(default_factory=GaussianGeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    rendering: SplattingConfig = field(default_factory=SplattingConfig)
+    rendering: SplattingConfig | VolumeConfig = field(default_factory=SplattingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other.
+
+        Raises:
+            ConfigError: names both.
+        """
+        made, drawn = self.generator.kind, self.rendering.kind
+        if drawn != DRAWN_BY[made]:
+            raise ConfigError(
+                f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
+            )
+        planes = self.training.planes
+        if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
+            wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
+            raise ConfigError(f"{wrong}: only for generator.kind triplanes, got {made}")
+        if self.discriminator.dual and getattr(self.generator, "superresolution", None) is None:
+            raise ConfigError(
+                "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
+                "is null; set discriminator.dual: false"
+            )
 
     def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:
         """The resolved config, after the command line changed ``before`` into this one.
@@ -201,13 +227,24 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [a for a in arguments if a is not type(None)]
-        return _convert(inner, value, path)
+        inner = [a for a in arguments if a is not type(None)]
+        return _convert(inner[0] if len(inner) == 1 else _chosen(inner, value, path), value, path)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{path}: expected a list, got {value!r}")
         return tuple(_convert(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     return _convert_scalar(kind, value, path)
+
+
+def _chosen(kinds: list[Any], value: Any, path: str) -> Any:
+    """The one of several configs that ``kind`` names; without it the first, which was once the only one."""
+    named = {kind.kind: kind for kind in kinds}
+    wanted = value.get("kind", kinds[0].kind) if isinstance(value, dict) else kinds[0].kind
+    if wanted not in named:
+        close = difflib.get_close_matches(str(wanted), named, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{path}.kind: expected one of {list(named)}, got {wanted!r}{meant}")
+    return named[wanted]
 
 
 def _convert_scalar(kind: Any, value: Any, path: str) -> Any:

@@ -15,10 +15,8 @@ from signal import Signals
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS
 from cgsgan.config import (
     ConfigError,
     ExperimentConfig,
@@ -27,7 +25,6 @@ from cgsgan.config import (
     dump_config,
     flat_config,
     load_config,
-    parse_config,
 )
 from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
@@ -42,10 +39,9 @@ from cgsgan.gallery import (
     save_scene,
     save_turntable,
 )
+from cgsgan.generators import TrainedGenerator, build_generator, build_renderer, load_generator
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
-from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.rendering.splatting import SplattingRenderer
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_training_state
 from cgsgan.training.compilation import compile_networks
@@ -57,65 +53,10 @@ from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import GeneratorOutput
+from cgsgan.types import Gaussians
 
 SHEET_SEEDS = tuple(range(16))
 """The identities of every sample sheet: the same ones through a whole run."""
-
-
-class TrainedGenerator(nn.Module):
-    """A generator with everything that is needed to look at what it makes.
-
-    Attributes:
-        network: latents to scenes.
-        config: the experiment it comes from.
-        renderer: draws its scenes as they were drawn in training, at any size.
-        images_seen: how long it was trained.
-        provenance: data, licence and command, as far as its file names them.
-    """
-
-    def __init__(
-        self,
-        network: GaussianGenerator,
-        config: ExperimentConfig,
-        images_seen: int = 0,
-        provenance: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.config = config
-        self.images_seen = images_seen
-        self.provenance = provenance or {}
-        self.renderer = build_renderer(config)
-
-    @property
-    def z_dim(self) -> int:
-        """Length of a latent."""
-        return self.network.z_dim
-
-    @property
-    def resolution(self) -> int:
-        """The image size it was trained at, pixels."""
-        return self.config.resolution
-
-    @property
-    def dilation(self) -> float:
-        """The renderer's dilation as a standard deviation in world units at the data's camera distance.
-
-        A viewer that does not know the training size shows the same picture when this is added to the scales.
-        """
-        pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
-        return self.config.rendering.eps2d**0.5 * pixel
-
-    def forward(
-        self,
-        z: Float[Tensor, "batch z_dim"] | None = None,
-        *,
-        ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
-        truncation_psi: float = 1.0,
-    ) -> GeneratorOutput:
-        """Scenes for latents ``z``, or for ``ws`` that were mapped before."""
-        return self.network(z, ws=ws, truncation_psi=truncation_psi)
 
 
 @dataclass(frozen=True)
@@ -133,17 +74,12 @@ class RunResult:
     stopped_by: Signals | None = None
 
 
-def build_renderer(config: ExperimentConfig) -> SplattingRenderer:
-    """The renderer of an experiment."""
-    return SplattingRenderer(config.rendering, training_size=config.resolution)
-
-
 def build_steps(
     config: ExperimentConfig, dataset: HeadDataset, accelerator: Accelerator, origin: Origin | None = None
 ) -> AdversarialSteps:
     """Both networks on their device, equal on all processes, and the objective; from ``origin`` if there is one."""
     set_seed(config.training.seed)
-    generator = GaussianGenerator(config.generator)
+    generator = build_generator(config.generator)
     discriminator = Discriminator(config.discriminator)
     labels = dataset.labels
     discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
@@ -158,6 +94,8 @@ def build_steps(
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
+        planes=config.training.planes,
+        dual=config.discriminator.dual,
         views_apart=config.training.views_apart,
         autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
     )
@@ -196,7 +134,7 @@ def build_trainer(
 
 
 def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> RunResult:
-    """Train, or go on training, and leave a grid, a turntable and a ``.ply``.
+    """Train, or go on training, and leave a grid, a turntable and, of Gaussians, a ``.ply``.
 
     Args:
         config: the experiment.
@@ -303,31 +241,6 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
         raise ConfigError(f"{run.path}: cannot be resumed with another experiment; differing: {'; '.join(different)}")
 
 
-def load_generator(
-    path: Path | str | None = None, *, device: torch.device | str = "cpu", best: bool = False
-) -> TrainedGenerator:
-    """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
-
-    Args:
-        path: a run folder means its newest checkpoint; None the generator that comes with the package.
-        device: where to put it.
-        best: of a run folder, the checkpoint with the best score (``training.evaluate_kimg``) instead of the newest.
-
-    Raises:
-        ValueError: when there is none, or it is damaged or of another kind.
-    """
-    file = find_generator(path, best=best)
-    stored = read_generator(file)
-    config = parse_config(stored.config, source=str(file))
-    network = GaussianGenerator(config.generator)
-    try:
-        network.load_state_dict(stored.weights)
-    except RuntimeError as error:
-        raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
-    generator = TrainedGenerator(network, config, stored.images_seen, stored.provenance)
-    return generator.eval().requires_grad_(False).to(device)
-
-
 def _scenes_of(config: ExperimentConfig) -> Callable[[nn.Module], SceneSource]:
     return lambda ema: GeneratorScenes(TrainedGenerator(ema, config))  # type: ignore[arg-type]
 
@@ -345,24 +258,17 @@ def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_see
 def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     generator = load_generator(run.path)
     size = min(config.resolution, LARGEST_TILE)
-    files = {name: run.path / name for name in ("grid.png", "turntable.webp", "head.ply")}
+    files = {name: run.path / name for name in ("grid.png", "turntable.webp")}
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim)
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
     scenes = generate_scenes(generator, z[:8])
     save_turntable(files["turntable.webp"], generator.renderer, scenes, size=max(size, 128))
     if save_curves(run.log, run.curves):
         files["curves.png"] = run.curves
-    save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+    if isinstance(scenes, Gaussians):
+        files["head.ply"] = run.path / "head.ply"
+        save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
     return files
 
 
-__all__ = [
-    "RunResult",
-    "TrainedGenerator",
-    "build_renderer",
-    "build_steps",
-    "build_trainer",
-    "check_resumable",
-    "load_generator",
-    "train",
-]
+__all__ = ["RunResult", "build_steps", "build_trainer", "check_resumable", "train"]

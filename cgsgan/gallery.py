@@ -20,7 +20,7 @@ from cgsgan.export.ply import write_ply
 from cgsgan.export.scene import DEFAULTS, ExportOptions
 from cgsgan.export.video import save_video
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import Gaussians, GeneratorOutput, Scenes, TriPlaneOutput, cat_scenes, scene_count
 
 SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
 """Yaw and pitch in degrees of the views of a contact sheet."""
@@ -36,8 +36,25 @@ MOST_SEEDS = 1 << 31
 class LatentGenerator(Protocol):
     """Anything that turns latents into scenes."""
 
-    def __call__(self, z: Tensor, *, truncation_psi: float = 1.0) -> GeneratorOutput:
-        """Generate a batch of scenes."""
+    def __call__(
+        self, z: Tensor | None = None, *, ws: Tensor | None = None, truncation_psi: float = 1.0
+    ) -> GeneratorOutput | TriPlaneOutput:
+        """Generate a batch of scenes from latents or styles."""
+        ...
+
+
+@runtime_checkable
+class KnownHeads(Protocol):
+    """A generator that may come with heads of its own, found in photographs."""
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        ...
+
+    @property
+    def found(self) -> Tensor | None:
+        """Their styles."""
         ...
 
 
@@ -52,27 +69,48 @@ def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Float[Tensor, "seed 
     return torch.stack([torch.randn(z_dim, generator=generator) for generator in generators])
 
 
+def choose_heads(
+    generator: KnownHeads, seeds: Sequence[int] | None, *, otherwise: Sequence[int]
+) -> tuple[list[str], Float[Tensor, "head *row latent"]]:
+    """Which heads of a generator to show, with names for their files.
+
+    Args:
+        generator: what :func:`cgsgan.load_generator` gives.
+        seeds: identities; None: the heads that were found in photographs, if it comes with any.
+        otherwise: identities when it does not.
+
+    Returns:
+        Names, and latents z or, of found heads, styles: :func:`generate_scenes` takes both.
+    """
+    if seeds is None and generator.found is not None:
+        return [f"found-{index}" for index in range(len(generator.found))], generator.found
+    chosen = otherwise if seeds is None else seeds
+    return [f"seed-{seed:04d}" for seed in chosen], latents_from_seeds(chosen, generator.z_dim)
+
+
 @torch.no_grad()
 def generate_scenes(
-    generator: LatentGenerator, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0, chunk: int = 16
-) -> Gaussians:
-    """Scenes for any number of latents, in chunks that bound the memory."""
-    parts = [generator(part, truncation_psi=truncation_psi).gaussians for part in z.split(chunk)]
-    return Gaussians.cat(parts)
+    generator: LatentGenerator, z: Float[Tensor, "batch *row latent"], *, truncation_psi: float = 1.0, chunk: int = 16
+) -> Scenes:
+    """Scenes for any number of latents ``[batch, z_dim]`` or styles ``[batch, num_ws, w_dim]``, not truncated, in
+    chunks that bound the memory.
+    """
+    if z.ndim == 3:
+        return cat_scenes([generator(ws=part).scenes for part in z.split(chunk)])
+    return cat_scenes([generator(part, truncation_psi=truncation_psi).scenes for part in z.split(chunk)])
 
 
 @torch.no_grad()
 def render_views(
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     cameras: Cameras,
     *,
     size: int,
     background: tuple[float, float, float] = WHITE,
 ) -> Float[Tensor, "batch view 3 size size"]:
     """Every scene from every one of V cameras, on one background colour."""
-    batch = scenes.means.shape[0]
-    device = scenes.means.device
+    batch, device = scene_count(scenes), scenes.tensors()[0].device
     shared = cameras.map(lambda t: t.to(device).expand(batch, *t.shape))
     backgrounds = torch.tensor(background, device=device).expand(batch, shared.viewmats.shape[1], 3)
     return renderer(scenes, shared, size=size, backgrounds=backgrounds).images
@@ -81,7 +119,7 @@ def render_views(
 def contact_sheet(
     generator: LatentGenerator,
     renderer: Renderer,
-    z: Float[Tensor, "seed z_dim"],
+    z: Float[Tensor, "seed *row latent"],
     *,
     size: int,
     truncation_psi: float = 1.0,
@@ -105,7 +143,7 @@ def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, sm
 
 
 def turntable_frames(
-    renderer: Renderer, scenes: Gaussians, *, size: int, frames: int, kind: str = "swing", columns: int = 4
+    renderer: Renderer, scenes: Scenes, *, size: int, frames: int, kind: str = "swing", columns: int = 4
 ) -> Iterator[np.ndarray]:
     """Frames of several heads turning side by side; uint8 ``[H, W, 3]``, deterministic by frame number."""
     path = turntable(frames, kind=kind)
@@ -118,7 +156,7 @@ def turntable_frames(
 def save_turntable(
     path: Path,
     renderer: Renderer,
-    scenes: Gaussians,
+    scenes: Scenes,
     *,
     size: int,
     frames: int = 48,
@@ -140,6 +178,11 @@ class DilatedGenerator(LatentGenerator, Protocol):
         ...
 
     @property
+    def found(self) -> Tensor | None:
+        """Styles of heads that were found in photographs."""
+        ...
+
+    @property
     def dilation(self) -> float:
         """The renderer's dilation as a standard deviation in world units."""
         ...
@@ -151,7 +194,7 @@ def export_head(
     path: Path,
     options: ExportOptions = DEFAULTS,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     truncation_psi: float = 1.0,
     levels: int | None = None,
     bake_dilation: bool = True,
@@ -162,7 +205,7 @@ def export_head(
         generator: what :func:`cgsgan.load_generator` gives.
         path: the file; its ending names the format.
         options: axes and pruning; the dilation is set here.
-        seed: which head.
+        seed: which head; None: the one that was found in a photograph, or 0.
         truncation_psi: 1 is full variety, 0 the average head.
         levels: only the Gaussians of this many first (coarsest) levels; None takes all.
         bake_dilation: add the renderer's pixel dilation to the scales, so that a viewer shows what was trained.
@@ -174,9 +217,10 @@ def export_head(
         ValueError: for a seed or level that is not there, a generator whose scenes are no Gaussians, or as
             :func:`cgsgan.export.write_splats`.
     """
-    if not 0 <= seed < MOST_SEEDS:
+    if seed is not None and not 0 <= seed < MOST_SEEDS:
         raise ValueError(f"seed: expected 0 to {MOST_SEEDS - 1}, got {seed}")
-    made = generator(latents_from_seeds([seed], generator.z_dim), truncation_psi=truncation_psi)
+    _, latents = choose_heads(generator, None if seed is None else [seed], otherwise=[0])
+    made = generator(ws=latents[:1]) if latents.ndim == 3 else generator(latents, truncation_psi=truncation_psi)
     if not isinstance(made, GeneratorOutput):
         raise ValueError(
             f"{path}: expected a generator of Gaussians; the scenes of this one cannot be written as splats"
@@ -197,6 +241,7 @@ def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0
 
 __all__ = [
     "SHEET_VIEWS",
+    "choose_heads",
     "contact_sheet",
     "export_head",
     "generate_scenes",

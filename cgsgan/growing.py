@@ -3,6 +3,7 @@
 Gaussians have no resolution, so the generator goes on as it is; levels that only the new config has are added. The
 discriminator sees the larger pictures through a coarser pixel-unshuffle, and its first convolution begins as the mean
 of every square of pixels: at the moment of the switch it says exactly what it said of the smaller pictures.
+Tri-planes start from others of the same size; their neural resolution may be another one (EG3D's second stage).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
-from cgsgan.models.gaussian_generator import GaussianGenerator
+from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.triplane.generator import TriPlaneGenerator
 from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state
 from cgsgan.training.generator_file import CheckpointError, read_generator
 from cgsgan.training.state_tensors import unprefixed
@@ -78,7 +80,10 @@ def read_origin(path: str) -> Origin:
 
 
 def start_from(
-    origin: Origin, config: ExperimentConfig, generator: GaussianGenerator, discriminator: Discriminator
+    origin: Origin,
+    config: ExperimentConfig,
+    generator: GaussianGenerator | TriPlaneGenerator,
+    discriminator: Discriminator,
 ) -> str:
     """Give both fresh networks the origin's weights, grown to their size.
 
@@ -96,14 +101,15 @@ def start_from(
     """
     check_growable(origin, config)
     before, after = origin.config, config
-    _load(generator, grow_generator(generator, origin), origin)
+    gaussian = isinstance(generator, GaussianGenerator)
+    _load(generator, grow_generator(generator, origin) if gaussian else origin.generator, origin)
     grown = dict(origin.discriminator)
     grown["from_rgb.weight"] = grow_first_convolution(
         grown["from_rgb.weight"], before.discriminator.unshuffle, after.discriminator.unshuffle
     )
     _load(discriminator, grown, origin)
     size = f"{before.resolution} -> {after.resolution} px" if before.resolution != after.resolution else "same size"
-    counts = [len(c.generator.anchors.resolve_split_factors(c.resolution)) for c in (before, after)]
+    counts = [len(_levels(c, "resolve_split_factors")) for c in (before, after)]
     levels = f", {counts[1] - counts[0]} level(s) added" if counts[1] > counts[0] else ""
     return (
         f"starts from {origin.checkpoint} ({origin.images_seen / 1000:g} kimg): {size}; generator from its average"
@@ -118,6 +124,7 @@ def check_growable(origin: Origin, config: ExperimentConfig) -> None:
         ConfigError: names the sizes, or the differing fields with both values.
     """
     before, after = origin.config, config
+    _check_kinds(origin, config)
     _check_sizes(origin, before.discriminator, after.discriminator)
     old, new = flat_config(before), flat_config(after)
     free = {f"{part}.{name}" for part, names in FREE.items() for name in names}
@@ -133,6 +140,18 @@ def check_growable(origin: Origin, config: ExperimentConfig) -> None:
         different.append(f"discriminator.channels: {list(channels[0])} -> {list(channels[1])}")
     if different:
         raise _misfit(origin, f"differing: {'; '.join(different)}")
+
+
+def _check_kinds(origin: Origin, config: ExperimentConfig) -> None:
+    before, after = origin.config, config
+    if before.generator.kind != after.generator.kind:
+        raise _misfit(origin, f"its generator makes {before.generator.kind} and this one's {after.generator.kind}")
+    if after.generator.kind == "triplanes" and before.resolution != after.resolution:
+        raise _misfit(
+            origin,
+            f"its resolution is {before.resolution} and this one's {after.resolution}; tri-planes do not grow, only "
+            "their neural resolution (training.planes.final_neural_resolution)",
+        )
 
 
 def _check_sizes(origin: Origin, before: DiscriminatorConfig, after: DiscriminatorConfig) -> None:
@@ -197,6 +216,8 @@ def grow_first_convolution(
 
 
 def _levels(config: ExperimentConfig, name: str) -> tuple[int, ...]:
+    if not isinstance(config.generator, GaussianGeneratorConfig):
+        return ()
     anchors, resolution = config.generator.anchors, config.generator.resolution
     if name == "resolve_split_factors":
         return anchors.resolve_split_factors(resolution)

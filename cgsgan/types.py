@@ -121,6 +121,16 @@ Scenes = Gaussians | TriPlanes
 """What generators make and renderers draw."""
 
 
+def cat_scenes(parts: list[Scenes]) -> Scenes:
+    """One batch of scenes from several of one kind."""
+    return type(parts[0]).cat(parts)  # type: ignore[arg-type]
+
+
+def scene_count(scenes: Scenes) -> int:
+    """Scenes in a batch, B."""
+    return scenes.tensors()[0].shape[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RenderOutput:
     """What a renderer gives for B scenes seen from V cameras each.

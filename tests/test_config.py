@@ -16,7 +16,15 @@ from cgsgan.config import (
     load_config,
     parse_config,
 )
-from cgsgan.models.presets import PRESETS, published_discriminator, published_generator
+from cgsgan.models.presets import (
+    PRESETS,
+    published_discriminator,
+    published_dual_discriminator,
+    published_generator,
+    published_triplane_generator,
+)
+from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
+from cgsgan.rendering.volume import VolumeConfig
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -122,3 +130,46 @@ def test_the_quickstart_config_holds_the_quickstart_networks():
     for name in ("quickstart", "heads64"):
         config = load_config(CONFIGS[0].parent / f"{name}.yaml")
         assert (config.generator, config.discriminator) == PRESETS["quickstart"]
+
+
+def test_the_kind_chooses_the_config_and_the_parts_must_fit():
+    planes = {"generator": {"kind": "triplanes"}, "rendering": {"kind": "volume", "near": 2}}
+    config = parse_config(planes, source="x")
+    assert isinstance(config.generator, TriPlaneGeneratorConfig)
+    assert isinstance(config.rendering, VolumeConfig)
+    assert config.rendering.near == 2.0
+    assert parse_config({}, source="x").generator.kind == "gaussians"  # files of old runs do not name it
+    refused({"generator": {"kind": "triplane"}}, r"generator.kind: expected one of .*did you mean 'triplanes'\?")
+    refused({"rendering": {"kind": 3}}, r"rendering.kind: expected one of \['splatting', 'volume'\], got 3")
+    refused({"generator": {"kind": "triplanes"}}, r"is triplanes, which rendering.kind volume draws; got .* splatting")
+    refused({"rendering": {"kind": "volume"}}, r"is gaussians, which rendering.kind splatting draws; got .* volume")
+    refused({**planes, "generator": {"kind": "triplanes", "points": {}}}, r"unknown key generator.points")
+    refused({"discriminator": {"dual": True}}, r"discriminator.dual: only for generator.kind triplanes, got gaussians")
+    refused({"training": {"planes": {"density_weight": 1}}}, r"density_weight: only for generator.kind triplanes")
+    direct = {"kind": "triplanes", "superresolution": None}
+    refused({**planes, "generator": direct, "discriminator": {"dual": True}}, r"generator.superresolution is null")
+    refused({**planes, "training": {"planes": {"swap_final": 1.5}}}, r"training.planes.swap_final: expected a prob")
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution"), [("eg3d_ffhq512", 512), ("eg3d_afhq512", 512), ("eg3d_shapenet128", 128)]
+)
+def test_published_tri_plane_configs_hold_the_published_networks(name: str, resolution: int):
+    config = load_config(CONFIGS[0].parent / f"{name}.yaml")
+    told = resolution == 512  # cars: the generator is not told cameras
+    assert config.generator == published_triplane_generator(resolution, camera_conditioning=told)
+    assert config.discriminator == published_dual_discriminator(resolution)
+    optimizer, loss, planes = config.training.optimizer, config.training.loss, config.training.planes
+    assert (optimizer.generator_lr, optimizer.discriminator_lr) == (0.0025, 0.002)
+    assert (planes.density_weight, planes.density_interval) == (0.25, 4)
+    assert loss.r1_gamma == {"eg3d_ffhq512": 1.0, "eg3d_afhq512": 5.0, "eg3d_shapenet128": 0.3}[name]
+
+
+def test_the_second_stage_renders_the_same_networks_finer():
+    first, second = (load_config(CONFIGS[0].parent / f"{name}.yaml") for name in ("eg3d_ffhq512", "eg3d_ffhq512_fine"))
+    assert (first.generator, first.discriminator, first.rendering) == (
+        second.generator, second.discriminator, second.rendering,
+    )  # fmt: skip
+    assert first.training.planes.final_neural_resolution is None
+    assert second.training.planes.final_neural_resolution == 128
+    assert second.training.start_from == "runs/eg3d_ffhq512"

@@ -32,7 +32,7 @@ from cgsgan.evaluation.pose import label_angles, learn_poses
 from cgsgan.evaluation.settings import SELF_SUFFICIENT
 from cgsgan.evaluation.studio import Studio
 from cgsgan.evaluation.views import surface_depths, view_likeness
-from cgsgan.experiment import load_generator
+from cgsgan.generators import load_generator
 from cgsgan.metrics import frechet_distance
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.models.gaussian_generator import GaussianGenerator

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import cgsgan
-from cgsgan.config import ConfigError, config_to_dict
+from cgsgan.cameras import orbit
+from cgsgan.cli import main
+from cgsgan.config import ConfigError, config_to_dict, dump_config, load_config
 from cgsgan.experiment import check_resumable
 from cgsgan.gallery import contact_sheet, latents_from_seeds
+from cgsgan.generators import build_generator
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.generator_file import GeneratorFile, write_generator
 from cgsgan.training.run_folder import RunFolder
-from tests.tiny_experiment import tiny_config
+from cgsgan.types import TriPlanes
+from tests.tiny_experiment import randomize, tiny_config, tiny_planes
 
 
 @pytest.fixture
@@ -88,3 +93,71 @@ def test_latents_are_not_the_weights_of_a_network_of_the_same_seed():
     torch.manual_seed(0)
     weights = torch.randn(64)
     assert torch.cosine_similarity(latents_from_seeds([0], 64)[0], weights, dim=0).abs() < 0.5
+
+
+@pytest.fixture
+def saved_planes(tmp_path: Path) -> Path:
+    config = tiny_planes()
+    network = build_generator(config.generator)
+    randomize(network, 0.1)
+    path = tmp_path / "planes.safetensors"
+    weights = dict(network.state_dict())
+    write_generator(path, GeneratorFile(config=config_to_dict(config), images_seen=5_000, weights=weights))
+    return path
+
+
+def test_a_saved_tri_plane_generator_makes_scenes_and_pictures(saved_planes: Path):
+    generator = cgsgan.load_generator(saved_planes)
+    z = latents_from_seeds([3, 4], generator.z_dim)
+    scenes = generator(z).scenes
+    assert isinstance(scenes, TriPlanes)
+    torch.testing.assert_close(generator(ws=generator(z).ws).scenes.planes, scenes.planes)
+    front, side = orbit(torch.zeros(2), torch.zeros(2)).to_labels(), orbit(torch.ones(2), torch.zeros(2)).to_labels()
+    torch.testing.assert_close(generator(z, camera_labels=front).scenes.planes, scenes.planes)
+    assert (generator(z, camera_labels=side).scenes.planes - scenes.planes).abs().max() > 1e-4
+    sheet = contact_sheet(generator, generator.renderer, z, size=32)
+    assert torch.equal(sheet, contact_sheet(generator, generator.renderer, z, size=32))  # nothing random is left
+    assert sheet.std() > 0.01
+    with pytest.raises(ValueError, match="no Gaussians"):
+        _ = generator.dilation
+
+
+def test_labels_for_a_generator_that_does_not_look_at_them_are_refused(saved: Path):
+    generator = cgsgan.load_generator(saved)
+    z = latents_from_seeds([3], generator.z_dim)
+    with pytest.raises(ValueError, match="does not look at cameras"):
+        generator(z, camera_labels=torch.zeros(1, 25))
+
+
+def test_tri_planes_have_a_grid_and_a_turntable_but_no_ply(
+    saved_planes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    shown = ["--seeds", "0", "--size", "32", "--frames", "2", "--turntable", "webp", "--grid"]
+    assert main(["render", str(saved_planes), "--out", str(out), *shown]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["grid.png", "turntable.webp"]
+    assert main(["render", str(saved_planes), "--out", str(out), "--ply"]) == 2
+    error = capsys.readouterr().err
+    assert "tri-planes hold no Gaussians" in error
+    assert error.count("\n") == 1
+    assert main(["info", str(saved_planes)]) == 0
+    assert "EG3D tri-plane generator" in capsys.readouterr().out
+
+
+def test_a_tri_plane_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = replace(tiny_planes(kimg=0.016, checkpoint_kimg=0.016), name="first")
+    path, first, second = tmp_path / "first.yaml", tmp_path / "first", tmp_path / "second"
+    path.write_text(dump_config(config))
+    small = ["--data.synthetic.count", "16", "--data.synthetic.resolution", "32", "--rendering.samples", "4"]
+    assert main(["train", str(path), "--out", str(first), *small]) == 0, capsys.readouterr().err
+    assert {"grid.png", "turntable.webp"} <= {file.name for file in first.iterdir()}
+    assert not (first / "head.ply").exists()
+    assert load_config(first / "config.yaml").rendering == replace(config.rendering, samples=4)
+    # The next stage begins with the first one's networks.
+    more = ["--training.start-from", str(first), "--training.planes.final-neural-resolution", "16"]
+    assert main(["train", str(path), "--out", str(second), *small, *more]) == 0
+    assert "same size; generator from its average" in capsys.readouterr().out
+    gaussian = tmp_path / "gaussian.yaml"
+    gaussian.write_text(dump_config(replace(tiny_config(), name="gaussian")))
+    assert main(["train", str(gaussian), "--out", str(tmp_path / "no"), "--training.start-from", str(first)]) == 2
+    assert "its generator makes triplanes and this one's gaussians" in capsys.readouterr().err

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 
 from cgsgan.cameras import orbit
 from cgsgan.config import ExperimentConfig, parse_config
-from cgsgan.experiment import build_renderer
+from cgsgan.generators import build_generator, build_renderer
 from cgsgan.models.discriminator import Discriminator
-from cgsgan.models.gaussian_generator import GaussianGenerator
-from cgsgan.training.draws import FakeDraws
+from cgsgan.training.draws import FakeDraws, draw_jitter, tell_cameras
+from cgsgan.training.judged import JudgedImages
 from cgsgan.training.milestones import Milestones
 from cgsgan.training.run_folder import RunFolder
-from cgsgan.training.steps import AdversarialSteps, JudgedImages
+from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.trainer import Trainer
 
 TINY = {
@@ -40,6 +40,28 @@ TINY = {
                  "checkpoint_kimg": 0.032, "loss": {"r1_interval": 2, "blur_fade_kimg": 0.05, "blur_sigma": 1.0}},
 }  # fmt: skip
 
+TINY_PLANES = {
+    **TINY,
+    "generator": {
+        "kind": "triplanes",
+        "mapping": {"z_dim": 8, "w_dim": 16, "label_dim": 25},
+        "backbone": {"resolution": 8, "plane_channels": 4, "channels": [8, 8]},
+        "decoder": {"width": 8, "features": 4},
+        "superresolution": {"input_resolution": 16, "channels": [6, 4]},
+    },
+    "rendering": {"kind": "volume", "samples": 5, "importance_samples": 4, "neural_resolution": 8},
+    "discriminator": {**TINY["discriminator"], "dual": True},
+    "training": {**TINY["training"], "planes": {"density_weight": 0.25, "density_interval": 2, "density_points": 20,
+                                                "swap_kimg": 0.1, "final_neural_resolution": 12, "fade_kimg": 0.1}},
+}  # fmt: skip
+"""Every part of EG3D, on the same data and loop."""
+
+
+def tiny_planes(**training: object) -> ExperimentConfig:
+    """The tiny tri-planes; ``training`` overrides fields of their training config."""
+    config = parse_config(TINY_PLANES, source="tests")
+    return replace(config, training=replace(config.training, **training))
+
 
 def tiny_config(**training: object) -> ExperimentConfig:
     """The tiny experiment; ``training`` overrides fields of its training config."""
@@ -59,7 +81,7 @@ def randomize(module: torch.nn.Module, scale: float = 0.2) -> None:
 def tiny_steps(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> AdversarialSteps:
     """Both networks away from their start, and the objective."""
     torch.manual_seed(0)
-    generator = GaussianGenerator(config.generator).to(dtype)
+    generator = build_generator(config.generator).to(dtype)
     discriminator = Discriminator(config.discriminator).to(dtype)
     randomize(generator)
     randomize(discriminator)
@@ -69,6 +91,8 @@ def tiny_steps(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> 
         renderer=build_renderer(config),
         size=config.resolution,
         loss=config.training.loss,
+        planes=config.training.planes,
+        dual=config.discriminator.dual,
     )
 
 
@@ -123,11 +147,14 @@ def tiny_draws(config: ExperimentConfig, views: int, dtype: torch.dtype = torch.
     random = torch.Generator().manual_seed(11)
     batch = config.training.batch_size
     yaw, pitch = torch.rand(2, batch, views, generator=random) - 0.5
-    return FakeDraws(
+    draws = FakeDraws(
         z=torch.randn(batch, config.generator.mapping.z_dim, generator=random).to(dtype),
         camera_labels=orbit(yaw, pitch).to_labels().to(dtype),
         backgrounds=torch.rand(batch, views, 3, generator=random).to(dtype),
     )
+    if config.generator.kind == "gaussians":
+        return draws
+    return draw_jitter(random, tell_cameras(random, draws, swap=0.5))
 
 
 def tiny_reals(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> JudgedImages:

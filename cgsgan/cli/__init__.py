@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 
@@ -16,8 +17,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
 COMMANDS = {
     "train": "train a generator: cgsgan train [config.yaml] [--overrides]",
     "render": "pictures, turntables and .ply files of a trained generator",
+    "mesh": "a coloured mesh (.glb, .ply, .obj) of a head that a trained generator makes",
     "export": "a generated head, or a splat file, in a format that viewers open",
+    "import": "weights of the published CGS-GAN and EG3D networks, read without running their files",
+    "invert": "a photograph to a head of a trained generator",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
+    "compare": "two or more generators side by side: size, speed, quality, consistency; one HTML page",
     "data": "make, check or preview a data set",
     "report": "one self-contained HTML page about a run",
     "info": "what a splat file or a checkpoint holds, or why it is refused",
@@ -35,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cgsgan: unknown command {command!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"cgsgan.cli.{command}").run(rest)
+        module = f"{command}_" if keyword.iskeyword(command) else command
+        return importlib.import_module(f"cgsgan.cli.{module}").run(rest)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"cgsgan {command}: {error}", file=sys.stderr)
         return 2

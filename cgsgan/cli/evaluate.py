@@ -78,7 +78,7 @@ def run(argv: list[str]) -> int:
     from cgsgan.data.progress import ignore_progress, progress_bar
     from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
     from cgsgan.evaluation.settings import check_needs
-    from cgsgan.experiment import load_generator
+    from cgsgan.generators import load_generator
     from cgsgan.metrics.extractors import open_extractor
 
     config = EvaluationConfig(

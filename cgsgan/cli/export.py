@@ -26,7 +26,7 @@ class ExportArguments:
         source: a run folder, checkpoint folder or generator.safetensors; or a splat file in any of these formats;
             "shipped" is the generator that comes with the package.
         out: the file to write.
-        seed: of a generator: which head.
+        seed: of a generator: which head; default the one that `cgsgan invert` found, or 0.
         psi: of a generator: truncation; 1 is full variety, 0 the average head.
         level: of a generator: only the Gaussians of its first (coarsest) levels, this many.
         dilation: of a generator: bake in the renderer's pixel dilation, so that a viewer shows the same picture.
@@ -96,8 +96,8 @@ def _convert(arguments: ExportArguments, options: ExportOptions) -> int:
 
 
 def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
-    from cgsgan.experiment import load_generator
     from cgsgan.gallery import export_head
+    from cgsgan.generators import load_generator
 
     if arguments.source_axes is not None:
         raise ValueError(f"--source-axes: is for splat files; {arguments.source} is taken for a generator")
@@ -109,7 +109,7 @@ def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
         load_generator(path, best=arguments.best),
         arguments.out,
         options,
-        seed=arguments.seed or 0,
+        seed=arguments.seed,
         truncation_psi=psi,
         levels=arguments.level,
         bake_dilation=arguments.dilation,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+
+KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,21 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
     stored = read_generator(path)
     parameters = sum(tensor.numel() for tensor in stored.weights.values())
     config = stored.config
+    # Published weights do not say how long they were trained, nor on which file.
+    imported = "imported from" in stored.provenance
+    data = (config.get("data") or {}).get("path") or ("not known" if imported else "synthetic heads")
     return [
         ("file", str(path)),
-        ("kind", "CGS-GAN generator (averaged weights)"),
+        ("kind", f"{_kind(config)} (averaged weights)"),
         ("experiment", str(config.get("name"))),
         ("training size", f"{config.get('resolution')} px"),
-        ("trained on", f"{stored.images_seen / 1000:.1f} kimg"),
+        ("trained on", "not known" if imported else f"{stored.images_seen / 1000:.1f} kimg"),
         ("values", f"{parameters:,} in {len(stored.weights)} tensors"),
-        ("data file", str((config.get("data") or {}).get("path") or "synthetic heads")),
+        ("data file", str(data)),
         *stored.provenance.items(),
     ]
+
+
+def _kind(config: dict[str, Any]) -> str:
+    kind = (config.get("generator") or {}).get("kind", "gaussians")
+    return KINDS.get(kind, str(kind))

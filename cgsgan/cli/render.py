@@ -19,7 +19,7 @@ class RenderArguments:
     Attributes:
         checkpoint: a run folder, a checkpoint folder or a generator.safetensors; default the generator that comes with
             the package, and a turntable beside the grid.
-        seeds: identities, like 0-7 or 3,5,9-12.
+        seeds: identities, like 0-7 or 3,5,9-12; default the heads that `cgsgan invert` found, or 0-7.
         psi: truncation; 1 is full variety, 0 the average head.
         size: pixels of each picture; default the training size for grids, at least 256 for turntables.
         grid: write a contact sheet of seeds and views.
@@ -34,7 +34,7 @@ class RenderArguments:
     """
 
     checkpoint: Annotated[Path | None, tyro.conf.Positional] = None
-    seeds: str = "0-7"
+    seeds: str | None = None
     psi: float = 1.0
     size: int | None = None
     grid: bool = False
@@ -51,7 +51,7 @@ class RenderArguments:
 def run(argv: list[str]) -> int:
     """Parse, render, say what was written."""
     arguments = tyro.cli(RenderArguments, args=argv, prog="render.py")
-    seeds = parse_seeds(arguments.seeds)
+    seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
     if not math.isfinite(arguments.psi):
         raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {arguments.psi}")
     if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
@@ -59,9 +59,11 @@ def run(argv: list[str]) -> int:
     if arguments.size is not None and not 8 <= arguments.size <= 8192:
         raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
 
-    from cgsgan.experiment import load_generator
+    from cgsgan.generators import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
+    if arguments.ply and generator.config.generator.kind != "gaussians":
+        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
     if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
         arguments = replace(arguments, grid=True, turntable="webp")
     out = arguments.out or _default_out(arguments.checkpoint)
@@ -105,17 +107,18 @@ def _default_out(checkpoint: Path | None) -> Path:
     return run_folder / "renders"
 
 
-def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -> list[Path]:
+def _write(arguments: RenderArguments, generator, seeds: list[int] | None, out: Path) -> list[Path]:
     from cgsgan.gallery import (
+        choose_heads,
         contact_sheet,
         generate_scenes,
-        latents_from_seeds,
         save_contact_sheet,
         save_scene,
         save_turntable,
     )
+    from cgsgan.types import Gaussians
 
-    z = latents_from_seeds(seeds, generator.z_dim)
+    names, z = choose_heads(generator, seeds, otherwise=range(8))
     written: list[Path] = []
     if arguments.grid or not (arguments.turntable or arguments.ply):
         written.append(out / "grid.png")
@@ -130,8 +133,9 @@ def _write(arguments: RenderArguments, generator, seeds: list[int], out: Path) -
         size = arguments.size or max(generator.resolution, 256)
         save_turntable(written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path)
     if arguments.ply:
+        assert isinstance(scenes, Gaussians)
         dilation = generator.dilation if arguments.bake_dilation else 0.0
-        for index, seed in enumerate(seeds):
-            written.append(out / f"seed-{seed:04d}.ply")
+        for index, name in enumerate(names):
+            written.append(out / f"{name}.ply")
             save_scene(written[-1], scenes, index, dilation=dilation, axes=arguments.axes)
     return written

@@ -41,7 +41,14 @@ def run(argv: list[str]) -> int:
     if config_file is None:
         config_file = DEFAULT_CONFIG if resumed is None else resumed / "config.yaml"
     default = TrainArguments(experiment=load_config(find_config(config_file)))
-    arguments = tyro.cli(TrainArguments, default=default, args=options, prog="train.py [config.yaml]")
+    # The kinds of generator and renderer are the file's to choose: overrides stay flags, not subcommands.
+    arguments = tyro.cli(
+        TrainArguments,
+        default=default,
+        args=options,
+        prog="train.py [config.yaml]",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
     config = arguments.experiment.with_overrides_checked(default.experiment)
 
     from cgsgan import experiment
@@ -59,7 +66,8 @@ def run(argv: list[str]) -> int:
         print(f"\nrun folder: {result.run.path}")
         for name, path in result.files.items():
             print(f"  {name:16s} {path}")
-        print(f"more pictures: python render.py {result.run.path} --seeds 0-7 --turntable webp --ply")
+        ply = " --ply" if config.generator.kind == "gaussians" else ""
+        print(f"more pictures: python render.py {result.run.path} --seeds 0-7 --turntable webp{ply}")
     return 0
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgsgan.cameras import Cameras
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import GeneratorOutput, Scenes, TriPlaneOutput
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class SceneSource(Protocol):
         """Draws its scenes."""
         ...
 
-    def __call__(self, z: Float[Tensor, "batch z_dim"], conditioning: Cameras) -> Gaussians:
+    def __call__(self, z: Float[Tensor, "batch z_dim"], conditioning: Cameras) -> Scenes:
         """Scenes; ``conditioning`` (``[batch]``) is what the mapping network sees of cameras, if it sees any."""
         ...
 
@@ -53,13 +53,20 @@ class RenderableGenerator(Protocol):
         """Draws its scenes."""
         ...
 
-    def __call__(self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float) -> GeneratorOutput:
+    @property
+    def conditioned(self) -> bool:
+        """Whether its mapping network looks at cameras."""
+        ...
+
+    def __call__(
+        self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float, camera_labels: Float[Tensor, "batch 25"] | None
+    ) -> GeneratorOutput | TriPlaneOutput:
         """Scenes."""
         ...
 
 
 class GeneratorScenes:
-    """A trained generator as a :class:`SceneSource`; no generator here looks at cameras."""
+    """A trained generator as a :class:`SceneSource`."""
 
     def __init__(self, generator: RenderableGenerator, truncation_psi: float = 1.0) -> None:
         self.generator = generator
@@ -71,7 +78,7 @@ class GeneratorScenes:
         """See :class:`SceneSource`."""
         return self.generator.renderer
 
-    def __call__(self, z: Float[Tensor, "batch z_dim"], conditioning: Cameras) -> Gaussians:
+    def __call__(self, z: Float[Tensor, "batch z_dim"], conditioning: Cameras) -> Scenes:
         """See :class:`SceneSource`."""
-        del conditioning
-        return self.generator(z, truncation_psi=self.truncation_psi).gaussians
+        labels = conditioning.to_labels() if self.generator.conditioned else None
+        return self.generator(z, truncation_psi=self.truncation_psi, camera_labels=labels).scenes

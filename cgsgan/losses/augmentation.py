@@ -65,16 +65,24 @@ def draw_augmentations(generator: torch.Generator, *, batch_size: int, p: float)
     return AugmentationDraws(zoom=zoom, shift=shift, color=torch.cat([matrix, offset], dim=2))
 
 
-def augment(images: Float[Tensor, "batch 3 size size"], draws: AugmentationDraws) -> Float[Tensor, "batch 3 size size"]:
-    """Zoom about the middle, shift, and change colours; pictures in [-1, 1], reflected at their borders."""
+def augment(
+    images: Float[Tensor, "batch channel size size"], draws: AugmentationDraws
+) -> Float[Tensor, "batch channel size size"]:
+    """Zoom about the middle, shift, and change colours; pictures in [-1, 1], reflected at their borders.
+
+    Several pictures of one thing, three channels each, are changed alike.
+    """
     size = images.shape[-1]
     shift = (draws.shift * size).round()
     down = _resampling(draws.zoom, shift[:, 1], size).to(images.dtype)
     across = _resampling(draws.zoom, shift[:, 0], size).to(images.dtype)
     moved = down.unsqueeze(1) @ images @ across.unsqueeze(1).mT
     matrix = draws.color.to(images.dtype)
-    colored = torch.einsum("bij,bjhw->bihw", matrix[:, :, :3], moved)
-    return colored + matrix[:, :, 3, None, None]
+    colored = [
+        torch.einsum("bij,bjhw->bihw", matrix[:, :, :3], picture) + matrix[:, :, 3, None, None]
+        for picture in moved.split(3, dim=1)
+    ]
+    return colored[0] if len(colored) == 1 else torch.cat(colored, dim=1)
 
 
 def _color_matrix(contrast: Tensor, reflect: Tensor, hue: Tensor, saturation: Tensor) -> Float[Tensor, "batch 3 3"]:

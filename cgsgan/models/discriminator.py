@@ -1,4 +1,6 @@
-"""The camera-conditioned residual discriminator (StyleGAN2's, with the projection of EG3D and CGS-GAN)."""
+"""The camera-conditioned residual discriminator (StyleGAN2's, with the projection of EG3D and CGS-GAN), and its dual
+form, which also sees what was rendered before super-resolution (EG3D; Chan et al. 2022, section 4.3).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cgsgan.models.discriminator_inputs import append_raw_images, check_raw_images, to_channels_last
 from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear, at_least_float32
 from cgsgan.models.mapping import CameraMapping
 
@@ -46,6 +49,9 @@ class DiscriminatorConfig:
         half_dtype: the type those blocks use; ``float16`` needs ``clamp``.
         half_on_cpu: half precision on a CPU too, in ``bfloat16`` only. 1.6 times as fast where the CPU has
             bfloat16 instructions (AVX512-BF16, AMX), slower than float32 elsewhere.
+        dual: whether it takes two pictures: the final one, and the one rendered at the neural resolution, which is
+            enlarged and follows in channels of its own. What super-resolution adds must then fit what was
+            rendered.
         dead_block: whether it carries the unused, frozen copy of the 8 px block of the published networks.
     """
 
@@ -63,6 +69,7 @@ class DiscriminatorConfig:
     half_precision_blocks: int = 4
     half_dtype: Literal["float16", "bfloat16"] = "float16"
     half_on_cpu: bool = False
+    dual: bool = False
     dead_block: bool = False
 
     def __post_init__(self) -> None:
@@ -180,7 +187,7 @@ class Discriminator(nn.Module):
         self.config = config
         channels = config.resolve_channels()
         self.from_rgb = EqualizedConv2d(
-            3 * config.unshuffle**2,
+            (6 if config.dual else 3) * config.unshuffle**2,
             channels[0],
             1 if config.unshuffle == 1 else 3,
             activation="leaky_relu",
@@ -217,21 +224,28 @@ class Discriminator(nn.Module):
         self.label_std.copy_(torch.where(std < 1e-4, torch.ones_like(std), std))
 
     def forward(
-        self, images: Float[Tensor, "batch 3 height width"], camera_labels: Float[Tensor, "batch label"]
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        camera_labels: Float[Tensor, "batch label"],
+        raw_images: Float[Tensor, "batch 3 raw_height raw_width"] | None = None,
     ) -> Float[Tensor, "batch 1"]:
         """Judge images.
 
         Args:
             images: RGB in [-1, 1], ``resolution`` squared.
             camera_labels: 25 numbers per image.
+            raw_images: for the dual form, and only for it: the same before super-resolution, of any size.
 
         Raises:
-            ValueError: when the shapes do not fit the configuration.
+            ValueError: when the shapes do not fit the configuration, or raw images are missing or unwanted.
         """
-        self._check(images, camera_labels)
+        self._check(images, camera_labels, raw_images)
         # It chooses its own precision; an outer autocast would reach into the epilogue and its statistics.
         with torch.autocast(images.device.type, enabled=False):
-            x = to_channels_last(at_least_float32(images), self.config.unshuffle)
+            images = at_least_float32(images)
+            if raw_images is not None:
+                images = append_raw_images(images, at_least_float32(raw_images))
+            x = to_channels_last(images, self.config.unshuffle)
             half = self.config.half_precision_blocks if images.is_cuda or self.config.half_on_cpu else 0
             x = self.from_rgb(x.to(self._dtype(half > 0)))
             for index, block in enumerate(self.blocks):
@@ -245,7 +259,7 @@ class Discriminator(nn.Module):
     def _dtype(self, half: bool) -> torch.dtype:
         return getattr(torch, self.config.half_dtype) if half else self.label_mean.dtype
 
-    def _check(self, images: Tensor, camera_labels: Tensor) -> None:
+    def _check(self, images: Tensor, camera_labels: Tensor, raw_images: Tensor | None) -> None:
         size = self.config.resolution
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(
@@ -256,15 +270,7 @@ class Discriminator(nn.Module):
                 f"discriminator: expected camera_labels of shape [{len(images)}, {self.config.label_dim}], got "
                 f"{list(camera_labels.shape)}"
             )
-
-
-def to_channels_last(
-    images: Float[Tensor, "batch 3 height width"], unshuffle: int
-) -> Float[Tensor, "batch channel small_height small_width"]:
-    """Pixel-unshuffle (channel order of ``torch.pixel_unshuffle``) into channels-last memory."""
-    if unshuffle > 1:
-        images = functional.pixel_unshuffle(images, unshuffle)
-    return images.contiguous(memory_format=torch.channels_last)
+        check_raw_images(raw_images, images, dual=self.config.dual)
 
 
 def append_minibatch_std(

@@ -20,6 +20,7 @@ class GaussianGeneratorConfig:
     """The generator; defaults are the published network for 512 px with its dead parts left out.
 
     Attributes:
+        kind: what makes it this one, in a config file.
         resolution: image edge length the levels are made for, pixels: a power of two, 32..2048. Gaussians can
             be rendered at any size; this sets their number and how fine they may become.
         mapping: latents to styles.
@@ -31,6 +32,7 @@ class GaussianGeneratorConfig:
             heads too).
     """
 
+    kind: Literal["gaussians"] = "gaussians"
     resolution: int = 512
     mapping: MappingConfig = field(default_factory=MappingConfig)
     points: PointsConfig = field(default_factory=PointsConfig)

@@ -21,9 +21,10 @@ class MappingConfig:
         w_dim: numbers in a style vector w, and width of the layers.
         layers: fully connected layers.
         lr_multiplier: equalised learning-rate multiplier of those layers.
-        label_dim: 0, or the width of the pose input that the published CGS-GAN networks carry (25). They
-            always feed it zeros, so only its bias takes part; its weight is kept frozen, for their weights'
-            sake.
+        label_dim: 0, or the width of the pose input (25). EG3D conditions its generator on the camera through
+            it. The published CGS-GAN networks carry it too, but always feed it zeros, so only its bias takes
+            part; its weight is then kept frozen, for their weights' sake.
+        label_scale: camera labels are multiplied by this first.
         w_average_decay: share of the running mean of w that an update keeps.
     """
 
@@ -32,6 +33,7 @@ class MappingConfig:
     layers: int = 2
     lr_multiplier: float = 0.01
     label_dim: int = 0
+    label_scale: float = 1.0
     w_average_decay: float = 0.998
 
     def __post_init__(self) -> None:
@@ -62,16 +64,19 @@ class Mapping(nn.Module):
     Args:
         config: sizes.
         num_ws: rows of the output; all are equal unless truncation has a cutoff.
+        conditional: whether it is given camera labels; otherwise its pose input, if any, sees zeros.
     """
 
     w_average: Tensor
 
-    def __init__(self, config: MappingConfig, num_ws: int) -> None:
+    def __init__(self, config: MappingConfig, num_ws: int, *, conditional: bool = False) -> None:
         super().__init__()
-        self.config, self.num_ws = config, num_ws
+        if conditional and not config.label_dim:
+            raise ValueError("mapping: camera conditioning needs label_dim >= 1 (25 for camera labels), got 0")
+        self.config, self.num_ws, self.conditional = config, num_ws, conditional
         in_features = config.z_dim + (config.w_dim if config.label_dim else 0)
         self.embed = EqualizedLinear(config.label_dim, config.w_dim) if config.label_dim else None
-        if self.embed is not None:
+        if self.embed is not None and not conditional:
             self.embed.weight.requires_grad_(False)
         self.body = MappingLayers(in_features, config.w_dim, layers=config.layers, lr_multiplier=config.lr_multiplier)
         self.register_buffer("w_average", torch.zeros(config.w_dim))
@@ -80,6 +85,7 @@ class Mapping(nn.Module):
         self,
         z: Float[Tensor, "batch z_dim"],
         *,
+        camera_labels: Float[Tensor, "batch label"] | None = None,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         update_average: bool = False,
@@ -88,20 +94,22 @@ class Mapping(nn.Module):
 
         Args:
             z: latents, N(0, 1).
+            camera_labels: the cameras that it is conditioned on; where it is conditional, and only there.
             truncation_psi: 1 leaves w alone, 0 gives the mean; w_average + psi (w - w_average).
             truncation_cutoff: truncate only the first so many rows; None truncates all.
             update_average: move the running mean of w towards this batch.
 
         Raises:
-            ValueError: when z does not have ``z_dim`` numbers per row.
+            ValueError: when z does not have ``z_dim`` numbers per row, or camera labels are missing, unwanted or
+                of another shape.
         """
         if z.shape[-1] != self.config.z_dim:
             raise ValueError(f"mapping: expected z of shape [batch, {self.config.z_dim}], got {list(z.shape)}")
+        self._check_labels(camera_labels, len(z))
         with torch.autocast(z.device.type, enabled=False):
             x = normalize_second_moment(at_least_float32(z))
             if self.embed is not None:
-                label = normalize_second_moment(self.embed.scaled()[1])
-                x = torch.cat([x, label.expand(len(x), -1)], dim=-1)
+                x = torch.cat([x, self._embed_labels(camera_labels).expand(len(x), -1)], dim=-1)
             w = self.body(x)
         if update_average:
             with torch.no_grad():
@@ -114,6 +122,25 @@ class Mapping(nn.Module):
         if truncation_cutoff is None:
             return truncated
         return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
+
+    def _embed_labels(self, camera_labels: Float[Tensor, "batch label"] | None) -> Float[Tensor, "*batch w_dim"]:
+        assert self.embed is not None
+        if camera_labels is None:  # zeros leave the bias
+            return normalize_second_moment(self.embed.scaled()[1])
+        return normalize_second_moment(self.embed(at_least_float32(camera_labels) * self.config.label_scale))
+
+    def _check_labels(self, camera_labels: Tensor | None, batch: int) -> None:
+        if not self.conditional:
+            if camera_labels is not None:
+                raise ValueError("mapping: it is not conditioned on cameras; leave camera_labels out")
+            return
+        if camera_labels is None:
+            raise ValueError("mapping: it is conditioned on cameras; give camera_labels, [batch, 25]")
+        if camera_labels.shape != (batch, self.config.label_dim):
+            raise ValueError(
+                f"mapping: expected camera_labels of shape [{batch}, {self.config.label_dim}], got "
+                f"{list(camera_labels.shape)}"
+            )
 
 
 class CameraMapping(nn.Module):

@@ -8,8 +8,18 @@ from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.models.mapping import MappingConfig
 from cgsgan.models.points import PointsConfig
 from cgsgan.models.transformer import TransformerConfig
+from cgsgan.models.triplane.decoder import DecoderConfig
+from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
+from cgsgan.models.triplane.superresolution import SuperResolutionConfig
+from cgsgan.models.triplane.synthesis import BackboneConfig
 
 PUBLISHED_RESOLUTIONS = (256, 512, 1024, 2048)
+SUPER_RESOLUTIONS = {
+    128: SuperResolutionConfig(input_resolution=64, channels=(128, 64)),
+    256: SuperResolutionConfig(input_resolution=128, channels=(128, 64)),
+    512: SuperResolutionConfig(input_resolution=128, channels=(256, 128)),
+}
+"""EG3D's super-resolution modules by final resolution."""
 
 
 def _check(resolution: int) -> None:
@@ -49,6 +59,52 @@ def published_discriminator(resolution: int, *, official: bool = False) -> Discr
     """
     _check(resolution)
     return DiscriminatorConfig(resolution=resolution, dead_block=official)
+
+
+def published_triplane_generator(resolution: int, *, camera_conditioning: bool = True) -> TriPlaneGeneratorConfig:
+    """The generator of the EG3D paper.
+
+    Args:
+        resolution: 128, 256 or 512 pixels.
+        camera_conditioning: off, for published networks that were trained without; their mapping sees zeros.
+
+    Raises:
+        ValueError: for another resolution.
+    """
+    _check_triplanes(resolution)
+    return TriPlaneGeneratorConfig(
+        resolution=resolution,
+        camera_conditioning=camera_conditioning,
+        superresolution=SUPER_RESOLUTIONS[resolution],
+    )
+
+
+def published_dual_discriminator(resolution: int) -> DiscriminatorConfig:
+    """The discriminator of the EG3D paper.
+
+    Raises:
+        ValueError: for a resolution other than 128, 256 or 512.
+    """
+    _check_triplanes(resolution)
+    return DiscriminatorConfig(resolution=resolution, dual=True)
+
+
+def _check_triplanes(resolution: int) -> None:
+    if resolution not in SUPER_RESOLUTIONS:
+        raise ValueError(f"presets: EG3D is published for {(*SUPER_RESOLUTIONS,)} px, got {resolution}")
+
+
+def quickstart_triplane_generator(resolution: int = 64) -> TriPlaneGeneratorConfig:
+    """A tri-plane generator of half a million parameters that draws 64 px directly, for two CPU cores; its rival is
+    :func:`quickstart_generator`, its discriminator :func:`quickstart_discriminator`.
+    """
+    return TriPlaneGeneratorConfig(
+        resolution=resolution,
+        mapping=MappingConfig(z_dim=64, w_dim=96, label_dim=25),
+        backbone=BackboneConfig(resolution=64, plane_channels=12, channels=(96, 96, 64, 48, 32)),
+        decoder=DecoderConfig(width=32, features=3),
+        superresolution=None,
+    )
 
 
 def quickstart_generator(resolution: int = 64) -> GaussianGeneratorConfig:

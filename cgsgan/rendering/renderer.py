@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras
-from cgsgan.types import Gaussians, RenderOutput
+from cgsgan.types import RenderOutput, Scenes
 
 
 @runtime_checkable
@@ -17,7 +17,7 @@ class Renderer(Protocol):
 
     def __call__(
         self,
-        scenes: Gaussians,
+        scenes: Scenes,
         cameras: Cameras,
         *,
         size: int,
@@ -32,5 +32,8 @@ class Renderer(Protocol):
             size: width and height in pixels.
             backgrounds: solid colours, always explicit.
             depth: also give expected depth.
+
+        Raises:
+            ValueError: for scenes of a kind that this renderer does not draw.
         """
         ...

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras
-from cgsgan.types import Gaussians, RenderOutput
+from cgsgan.types import Gaussians, RenderOutput, Scenes
 
 CORES = ("cpu", "cuda")
 """Devices that the rasterizer has a compiled core for."""
@@ -20,6 +20,7 @@ class SplattingConfig:
     """How scenes are splatted.
 
     Attributes:
+        kind: what makes it this one, in a config file.
         eps2d: variance in square pixels that is added to every projected Gaussian at the training size. A generator
             learns around it, so it is a property of that size: at another, it is scaled to stay the same in the scene.
         near_plane: Gaussians with a smaller z-depth are not drawn, world units.
@@ -28,6 +29,7 @@ class SplattingConfig:
         backend: which rasterizer: ``auto`` is the core for the device of the scenes, ``reference`` plain torch.
     """
 
+    kind: Literal["splatting"] = "splatting"
     eps2d: float = 0.3
     near_plane: float = 0.01
     far_plane: float = 10.0
@@ -51,7 +53,7 @@ class SplattingRenderer:
 
     def __call__(
         self,
-        scenes: Gaussians,
+        scenes: Scenes,
         cameras: Cameras,
         *,
         size: int,
@@ -59,6 +61,8 @@ class SplattingRenderer:
         depth: bool = False,
     ) -> RenderOutput:
         """See :class:`~cgsgan.rendering.renderer.Renderer`."""
+        if not isinstance(scenes, Gaussians):
+            raise ValueError(f"SplattingRenderer: expected scenes of Gaussians, got {type(scenes).__name__}")
         from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
 
         config, device = self.config, scenes.means.device

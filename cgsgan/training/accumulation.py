@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cgsgan.training.augmentation import Augmenter
-from cgsgan.training.draws import FakeDraws
-from cgsgan.training.steps import AdversarialSteps, JudgedImages, Stats
+from cgsgan.training.draws import DensityDraws, FakeDraws
+from cgsgan.training.judged import JudgedImages
+from cgsgan.training.steps import AdversarialSteps, Stats
 
 T = TypeVar("T")
 
@@ -53,21 +55,26 @@ class AccumulatedSteps:
             )
             if fakes is not None:
                 logits = self._steps.fake_gradients(fakes, images_seen)
-                images = fakes.images.detach()
-                kept.append(JudgedImages(images=images, camera_labels=fakes.camera_labels, logits=logits))
+                kept.append(replace(fakes.map(Tensor.detach), logits=logits))
             return stats
 
         stats = self._mean(self._each(run, moves_w_average=True))
         self._divide(self._steps.generator)
         return stats, self._join(kept) if kept else None
 
-    def fresh_fakes(self, draws: FakeDraws) -> JudgedImages:
+    def fresh_fakes(self, draws: FakeDraws, images_seen: int) -> JudgedImages:
         """See :meth:`AdversarialSteps.fresh_fakes`."""
 
         def run(part: slice) -> JudgedImages:
-            return self._steps.fresh_fakes(draws.map(lambda tensor: tensor[part]))
+            return self._steps.fresh_fakes(draws.map(lambda tensor: tensor[part]), images_seen)
 
         return self._join(self._each(run, moves_w_average=True))
+
+    def density_gradients(self, draws: DensityDraws) -> Stats:
+        """See :meth:`AdversarialSteps.density_gradients`."""
+        stats = self._mean(self._each(lambda part: self._steps.density_gradients(draws.map(lambda t: t[part]))))
+        self._divide(self._steps.generator)
+        return stats
 
     def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """See :meth:`AdversarialSteps.discriminator_gradients`; fakes with logits are in the gradients already."""
@@ -125,16 +132,18 @@ class AccumulatedSteps:
                 parameter.grad.div_(self._parts)
 
     def _join(self, found: list[JudgedImages]) -> JudgedImages:
+        raw = [part.raw_images for part in found if part.raw_images is not None]
         logits = [part.logits for part in found if part.logits is not None]
         return JudgedImages(
             images=_interleave([part.images for part in found]),
             camera_labels=_interleave([part.camera_labels for part in found]),
+            raw_images=_interleave(raw) if raw else None,
             logits=_interleave(logits) if logits else None,
         )
 
 
 def _share(judged: JudgedImages, part: slice) -> JudgedImages:
-    return JudgedImages(images=judged.images[part], camera_labels=judged.camera_labels[part])
+    return replace(judged, logits=None).map(lambda tensor: tensor[part])
 
 
 def _interleave(parts: list[Tensor]) -> Tensor:

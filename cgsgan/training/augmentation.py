@@ -77,7 +77,10 @@ class Augmenter:
         self._step, self.calls = step, 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Change this process's share ``[batch, 3, size, size]`` of a batch, in [-1, 1]."""
+        """Change this process's share ``[batch, 3, size, size]`` of a batch, in [-1, 1].
+
+        Two pictures of each, 6 channels, are changed alike.
+        """
         self.calls += 1
         if self.p <= 0:
             return images

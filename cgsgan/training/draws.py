@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cgsgan.losses.density import draw_point_pairs
+from cgsgan.training.planes import PlaneTrainingConfig
+
 
 @runtime_checkable
 class LabelPool(Protocol):
@@ -35,6 +38,8 @@ class FakeDraws:
         backgrounds: uniform random colours in [0, 1].
         mixed_z: second latents, for style mixing; None without.
         crossovers: the style row from which on they rule; as many as there are rows: nowhere.
+        told_labels: what the mapping network is told of cameras; None for a generator that is not.
+        jitter_seeds: of what is random in a volume rendering; None for other renderers.
     """
 
     z: Float[Tensor, "batch *own z_dim"]
@@ -42,6 +47,8 @@ class FakeDraws:
     backgrounds: Float[Tensor, "batch view 3"]
     mixed_z: Float[Tensor, "batch *own z_dim"] | None = None
     crossovers: Int64[Tensor, " batch *own"] | None = None
+    told_labels: Float[Tensor, "batch *own 25"] | None = None
+    jitter_seeds: Int64[Tensor, "batch view"] | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> FakeDraws:
         """The same draws with ``function`` applied to every tensor (indexing, ``to``...)."""
@@ -52,16 +59,13 @@ class FakeDraws:
         """Itself; or, when each view has a latent of its own, the draws of every view."""
         if self.z.ndim == 2:
             return [self]
-        return [
-            FakeDraws(
-                z=self.z[:, view],
-                camera_labels=self.camera_labels[:, view, None],
-                backgrounds=self.backgrounds[:, view, None],
-                mixed_z=None if self.mixed_z is None else self.mixed_z[:, view],
-                crossovers=None if self.crossovers is None else self.crossovers[:, view],
-            )
-            for view in range(self.camera_labels.shape[1])
-        ]
+        return [self._view(view) for view in range(self.camera_labels.shape[1])]
+
+    def _view(self, view: int) -> FakeDraws:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        pictures = ("camera_labels", "backgrounds", "jitter_seeds")
+        own = {name: value[:, view, None] if name in pictures else value[:, view] for name, value in given.items()}
+        return FakeDraws(**own)
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
@@ -119,6 +123,72 @@ def draw_fakes(
         mixed_z=torch.randn(*scenes, z_dim, generator=generator),
         crossovers=torch.where(mixed, crossovers, mixing.num_ws),
     )
+
+
+def tell_cameras(generator: torch.Generator, draws: FakeDraws, *, swap: float) -> FakeDraws:
+    """The same draws with cameras for the mapping network: that of the (first) view, or, with probability ``swap``,
+    that of the batch's previous scene, so that a scene cannot be made for the one camera it is seen from (EG3D's pose
+    swapping).
+    """
+    own = draws.camera_labels if draws.z.ndim == 3 else draws.camera_labels[:, 0]
+    swapped = torch.rand(own.shape[:-1], generator=generator) < swap
+    return replace(draws, told_labels=torch.where(swapped[..., None], own.roll(1, dims=0), own))
+
+
+def draw_jitter(generator: torch.Generator, draws: FakeDraws) -> FakeDraws:
+    """The same draws with a seed for each picture."""
+    shape = draws.camera_labels.shape[:2]
+    return replace(draws, jitter_seeds=torch.randint(2**31, shape, generator=generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityDraws:
+    """Pairs of neighbouring points in new scenes, for the regularisation of density.
+
+    Attributes:
+        z: latents.
+        told_labels: as in :class:`FakeDraws`.
+        points: world units.
+        offsets: from them to their neighbours.
+    """
+
+    z: Float[Tensor, "batch z_dim"]
+    told_labels: Float[Tensor, "batch 25"] | None
+    points: Float[Tensor, "batch point 3"]
+    offsets: Float[Tensor, "batch point 3"]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DensityDraws:
+        """The same draws with ``function`` applied to every tensor (indexing, ``to``...)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+
+
+def draw_density(
+    generator: torch.Generator,
+    told_labels: Float[Tensor, "batch 25"] | None,
+    *,
+    batch_size: int,
+    z_dim: int,
+    planes: PlaneTrainingConfig,
+) -> DensityDraws:
+    """Draw for a whole batch.
+
+    Args:
+        generator: of random numbers.
+        told_labels: of the scenes, for a generator that looks at cameras.
+        batch_size: scenes.
+        z_dim: numbers per latent.
+        planes: number and places of the points.
+    """
+    z = torch.randn(batch_size, z_dim, generator=generator)
+    points, offsets = draw_point_pairs(
+        generator,
+        batch_size=batch_size,
+        points=planes.density_points,
+        half_side=planes.density_half_side,
+        distance=planes.density_distance,
+    )
+    return DensityDraws(z=z, told_labels=told_labels, points=points, offsets=offsets)
 
 
 def draw_backgrounds(generator: torch.Generator, *, batch_size: int) -> Float[Tensor, "batch 3"]:

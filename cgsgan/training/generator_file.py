@@ -19,6 +19,8 @@ from torch import Tensor
 GENERATOR_FILE = "generator.safetensors"
 FORMAT = "cgsgan-generator"
 FORMAT_VERSION = 1
+HEADS = "heads."
+"""Names of tensors that are not weights begin with this."""
 
 
 class CheckpointError(ValueError):
@@ -34,12 +36,15 @@ class GeneratorFile:
         images_seen: how far the run was.
         weights: the averaged generator's state.
         provenance: where it comes from, name to text: data, licence, command... Empty while training.
+        heads: what was found in photographs: ``ws`` [head, num_ws, w_dim] and ``camera_labels`` [view, 25]. Empty but
+            in the files that ``cgsgan invert`` writes.
     """
 
     config: dict[str, Any]
     images_seen: int
     weights: dict[str, Tensor]
     provenance: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, Tensor] = field(default_factory=dict)
 
 
 def write_generator(path: Path, generator: GeneratorFile) -> None:
@@ -52,7 +57,8 @@ def write_generator(path: Path, generator: GeneratorFile) -> None:
     }
     if generator.provenance:
         metadata["provenance"] = json.dumps(generator.provenance)
-    save_tensors(path, generator.weights, metadata)
+    heads = {HEADS + name: value for name, value in generator.heads.items()}
+    save_tensors(path, {**generator.weights, **heads}, metadata)
 
 
 def read_generator(path: Path | str) -> GeneratorFile:
@@ -84,7 +90,8 @@ def read_generator(path: Path | str) -> GeneratorFile:
             f"{path}: format version {version} is newer than this cgsgan reads ({FORMAT_VERSION}); update cgsgan"
         )
     weights = {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
-    return GeneratorFile(config=config, images_seen=images_seen, weights=weights, provenance=provenance)
+    heads = {name.removeprefix(HEADS): weights.pop(name) for name in list(weights) if name.startswith(HEADS)}
+    return GeneratorFile(config=config, images_seen=images_seen, weights=weights, provenance=provenance, heads=heads)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

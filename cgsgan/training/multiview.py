@@ -7,22 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgsgan.types import Gaussians
+from cgsgan.types import Scenes, TriPlanes
 
 
 def multiview_backward(
-    scenes: Gaussians,
-    view_loss: Callable[[Gaussians, int], Tensor],
+    scenes: Scenes,
+    view_loss: Callable[[Scenes, int], Tensor],
     *,
     views: int,
     regularizer: Tensor | None = None,
 ) -> None:
     """Accumulate the gradient of ``mean over views of view_loss + regularizer`` in the generator's parameters.
 
-    The Gaussians become a leaf; each view is rendered, judged and differentiated down to it, and its graph is freed
+    The scenes become a leaf; each view is rendered, judged and differentiated down to it, and its graph is freed
     before the next; then one backward pass runs through the generator. So memory does not grow with V and the
     generator is differentiated once. By linearity the result is the gradient of the mean of the V losses (CGS-GAN,
-    multi-view regularisation).
+    multi-view regularisation). Tri-planes carry networks that each view's pass reaches directly: there the loss of a
+    view is divided by V, not the gradient at the leaf.
 
     Args:
         scenes: B generated scenes with the generator's graph behind them.
@@ -32,14 +33,16 @@ def multiview_backward(
         regularizer: a further scalar with a graph into the generator, or None.
     """
     leaf = scenes.map(lambda tensor: tensor.detach().requires_grad_())
+    carries_networks = isinstance(scenes, TriPlanes)
     for view in range(views):
-        view_loss(leaf, view).backward()
+        loss = view_loss(leaf, view)
+        (loss / views if carries_networks else loss).backward()
     outputs: list[Tensor] = []
     gradients: list[Tensor | None] = []
     for output, cut in zip(scenes.tensors(), leaf.tensors(), strict=True):
         if output.requires_grad and cut.grad is not None:
             outputs.append(output)
-            gradients.append(cut.grad.div_(views))
+            gradients.append(cut.grad if carries_networks else cut.grad.div_(views))
     if regularizer is not None and regularizer.requires_grad:
         outputs.append(regularizer)
         gradients.append(None)

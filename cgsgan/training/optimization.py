@@ -69,14 +69,25 @@ def average_over_processes(accelerator: Accelerator, gradients: list[Tensor]) ->
         gradient.copy_(part.view_as(gradient))
 
 
-def generator_updater(generator: nn.Module, config: OptimizerConfig, accelerator: Accelerator) -> Updater:
-    """Adam for a generator, with its position parameters in a group of their own."""
+def generator_updater(
+    generator: nn.Module, config: OptimizerConfig, accelerator: Accelerator, *, lazy_interval: int | None = None
+) -> Updater:
+    """Adam for a generator, with its position parameters in a group of their own.
+
+    Args:
+        generator: latents to scenes.
+        config: rates.
+        accelerator: averages gradients over processes.
+        lazy_interval: steps between updates by a lazy regulariser of its own; None: it has none. See
+            :func:`discriminator_updater` for the correction.
+    """
+    ratio = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
     positions: list[nn.Parameter] = generator.position_parameters()  # type: ignore[operator]
     position_ids = {id(p) for p in positions}
     others = [p for p in generator.parameters() if id(p) not in position_ids]
-    rates = [config.generator_lr, config.generator_lr * config.position_lr_multiplier]
+    rates = [config.generator_lr * ratio, config.generator_lr * config.position_lr_multiplier * ratio]
     groups = [{"params": others, "lr": rates[0]}, {"params": positions, "lr": rates[1]}]
-    adam = torch.optim.Adam(groups, betas=(0.0, config.beta2), eps=1e-8)
+    adam = torch.optim.Adam(groups, betas=(0.0, config.beta2**ratio), eps=1e-8)
     return Updater(
         parameters=[*others, *positions],
         adam=adam,

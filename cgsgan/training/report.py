@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import statistics
@@ -14,8 +13,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from cgsgan.export.atomic import atomic_path
 from cgsgan.export.charts import draw_panels
+from cgsgan.export.pages import html_image, html_table, save_page
 from cgsgan.training.checkpoint import list_checkpoints, read_best
 from cgsgan.training.curves import curve_panels
 from cgsgan.training.log import read_log
@@ -25,16 +24,6 @@ SHEETS = 8
 """Sample sheets shown, evenly over the run; the first and the last are always among them."""
 ROWS = 12
 WIDEST = 1400
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1160px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 13px; } td, th { padding: 2px 12px 2px 0; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } th { font-weight: 600; white-space: nowrap; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
-figcaption { color: #666; font-size: 13px; }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px; }
-.event { color: #a33; }
-"""
 
 
 def write_report(run: RunFolder, path: Path) -> None:
@@ -61,14 +50,7 @@ def write_report(run: RunFolder, path: Path) -> None:
         ("Last log rows", _last_rows(rows)),
         ("Config", f"<details><summary>{run.config.name}</summary><pre>{escape(config_text)}</pre></details>"),
     ]
-    body = "\n".join(f"{f'<h2>{title}</h2>' if title else ''}\n{content}" for title, content in sections if content)
-    name = escape(run.path.resolve().name)
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{name}</h1>\n{body}\n</body></html>\n"
-    )
-    with atomic_path(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    save_page(path, run.path.resolve().name, sections)
 
 
 def _facts(run: RunFolder, config: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
@@ -92,7 +74,7 @@ def _facts(run: RunFolder, config: dict[str, Any], rows: Sequence[dict[str, Any]
     best = read_best(run.checkpoints)
     if best:
         facts.append(("best", f"{best['metric']} {best['value']:.4g} at {best['checkpoint']}"))
-    return _table([[f"<th>{escape(name)}</th>", f"<td>{escape(str(value))}</td>"] for name, value in facts])
+    return html_table([[f"<th>{escape(name)}</th>", f"<td>{escape(str(value))}</td>"] for name, value in facts])
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> str:
@@ -101,11 +83,11 @@ def _curves(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     buffer = io.BytesIO()
     draw_panels(panels, x_label="kimg").save(buffer, "PNG", optimize=True)
-    return _image(buffer.getvalue(), "png", "curves of the log")
+    return html_image(buffer.getvalue(), "png", "curves of the log")
 
 
 def _turntable(path: Path) -> str:
-    return _image(path.read_bytes(), "webp", "heads turning") if path.is_file() else ""
+    return html_image(path.read_bytes(), "webp", "heads turning") if path.is_file() else ""
 
 
 def _samples(sheets: Sequence[Path]) -> str:
@@ -118,7 +100,7 @@ def _samples(sheets: Sequence[Path]) -> str:
         picture.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=85)
-        figures.append(_image(buffer.getvalue(), "webp", sheet.stem))
+        figures.append(html_image(buffer.getvalue(), "webp", sheet.stem))
     return "\n".join(figures)
 
 
@@ -133,7 +115,7 @@ def _checkpoints(run: RunFolder) -> str:
     for path in list_checkpoints(run.checkpoints):
         size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
         lines.append([f"<td>{escape(path.name)}</td>", f'<td class="number">{size:.1f}</td>'])
-    return _table(lines) if len(lines) > 1 else ""
+    return html_table(lines) if len(lines) > 1 else ""
 
 
 def _last_rows(rows: Sequence[dict[str, Any]]) -> str:
@@ -141,20 +123,10 @@ def _last_rows(rows: Sequence[dict[str, Any]]) -> str:
     keys = [key for key in dict.fromkeys(key for row in shown for key in row) if key != "time"]
     lines = [[f"<th>{escape(key)}</th>" for key in keys]]
     lines += [[f'<td class="number">{escape(_number(row.get(key)))}</td>' for key in keys] for row in shown]
-    return f'<div class="wide">{_table(lines)}</div>' if shown else ""
+    return f'<div class="wide">{html_table(lines)}</div>' if shown else ""
 
 
 def _number(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    return "<table>" + "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines) + "</table>"
-
-
-def _image(content: bytes, kind: str, caption: str) -> str:
-    data = base64.b64encode(content).decode()
-    text = escape(caption)
-    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'

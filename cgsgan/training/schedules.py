@@ -30,6 +30,21 @@ def blur(images: Float[Tensor, "batch 3 height width"], sigma: float) -> Float[T
     return conv2d(pad(blurred, (0, 0, radius, radius), mode="reflect"), taps.mT, groups=channels)
 
 
+def swap_probability(images_seen: int, *, start: float, final: float, kimg: float) -> float:
+    """Probability that a generator is told a wrong camera: linear from ``start`` to ``final`` (EG3D, section 4.4)."""
+    return _fade(images_seen, start=start, final=final, kimg=kimg)
+
+
+def neural_resolution(images_seen: int, *, start: int, final: int | None, kimg: float) -> int:
+    """Side in pixels of what is rendered before super-resolution: linear, rounded to even halves (EG3D, 2nd stage)."""
+    return start if final is None else round(_fade(images_seen, start=float(start), final=float(final), kimg=kimg))
+
+
+def _fade(images_seen: int, *, start: float, final: float, kimg: float) -> float:
+    share = min(images_seen / (kimg * 1000), 1.0) if kimg > 0 else 1.0
+    return start * (1 - share) + final * share
+
+
 def learning_rate_factor(images_seen: int, *, total_kimg: float, decay_kimg: float, final: float) -> float:
     """1, then a straight line down to ``final`` over the last ``decay_kimg`` of the run."""
     if decay_kimg <= 0:

@@ -8,6 +8,7 @@ from typing import Literal
 from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.guards import GuardConfig
+from cgsgan.training.planes import PlaneTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ class TrainingConfig:
         optimizer: see OptimizerConfig.
         loss: see LossConfig.
         augmentation: see AugmentationConfig.
+        planes: see PlaneTrainingConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
@@ -132,6 +134,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.cameras import Cameras
@@ -18,32 +17,23 @@ from cgsgan.losses.adversarial import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
-from cgsgan.losses.anchors import center_loss, knn_loss
+from cgsgan.losses.density import density_smoothness
 from cgsgan.losses.gradient_penalty import r1_penalty
 from cgsgan.models.mapping import Mapping
+from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
+from cgsgan.models.triplane.resampling import resize
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.training.draws import FakeDraws
+from cgsgan.rendering.volume import VolumeRenderer
+from cgsgan.training.draws import DensityDraws, FakeDraws
+from cgsgan.training.judged import JudgedImages
 from cgsgan.training.multiview import multiview_backward
-from cgsgan.training.schedules import blur, blur_sigma
+from cgsgan.training.planes import PlaneTrainingConfig
+from cgsgan.training.regularization import regularize_anchors
+from cgsgan.training.schedules import blur, blur_sigma, neural_resolution
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import Gaussians, GeneratorOutput
+from cgsgan.types import GeneratorOutput, RenderOutput, Scenes, TriPlaneOutput
 
 Stats = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgedImages:
-    """Pictures of a generator's step, cut from its graph, for the discriminator's step; or real ones.
-
-    Attributes:
-        images: one view of each identity, in [0, 1].
-        camera_labels: the labels they were rendered with.
-        logits: what the discriminator said of them, with its graph, when it has been asked already.
-    """
-
-    images: Float[Tensor, "batch 3 height width"]
-    camera_labels: Float[Tensor, "batch 25"]
-    logits: Float[Tensor, "batch 1"] | None = None
 
 
 @dataclass(kw_only=True)
@@ -56,6 +46,8 @@ class AdversarialSteps:
         renderer: scenes to images.
         size: image size in pixels.
         loss: weights.
+        planes: what only tri-planes need.
+        dual: the discriminator also sees what was rendered before super-resolution.
         views_apart: each view of a scene is judged in a call of its own; otherwise all in one.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
         augment: changes pictures in [-1, 1] before the discriminator sees them.
@@ -66,12 +58,25 @@ class AdversarialSteps:
     renderer: Renderer
     size: int
     loss: LossConfig
+    planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    dual: bool = False
     views_apart: bool = True
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     augment: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self._judging_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the generator is told cameras."""
+        config = self.generator.config
+        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+
+    @property
+    def volumetric(self) -> bool:
+        """Whether pictures are rendered with random samples."""
+        return isinstance(self.renderer, VolumeRenderer)
 
     def generator_gradients(
         self,
@@ -110,41 +115,42 @@ class AdversarialSteps:
         logits: list[Tensor] = []
         kept: list[JudgedImages] = []
 
-        def view_loss(scenes: Gaussians, view: int) -> Tensor:
-            labels = draws.camera_labels[:, view]
-            images = self._render(scenes, labels, draws.backgrounds[:, view])
+        def view_loss(scenes: Scenes, view: int) -> Tensor:
+            pictures = self._render(scenes, draws, view, images_seen)
             if view == keep_view:
-                fakes = self._judge_for_both(images, labels, images_seen)
+                fakes = self._judge_for_both(pictures, images_seen)
                 kept.append(fakes)
                 view_logits = fakes.logits
                 assert view_logits is not None
                 loss = self._generator_loss(view_logits, real_logits)
-                (gradient,) = torch.autograd.grad(loss, fakes.images, retain_graph=True)
-                loss = (images * gradient).sum()  # a loss with exactly this gradient at the pictures
+                gradients = torch.autograd.grad(loss, fakes.parts, retain_graph=True)
+                # A loss with exactly these gradients at the pictures.
+                loss = sum((part * gradient).sum() for part, gradient in zip(pictures.parts, gradients, strict=True))
+                assert isinstance(loss, Tensor)
             else:
-                view_logits = self._judge(images, labels, images_seen)
+                view_logits = self._judge(pictures, images_seen)
                 loss = self._generator_loss(view_logits, real_logits)
             logits.append(view_logits.detach())
             return loss * share
 
-        def joint_loss(scenes: Gaussians, _: int) -> Tensor:
-            labels = list(draws.camera_labels.unbind(1))
-            images = [self._render(scenes, labels[view], draws.backgrounds[:, view]) for view in views]
+        def joint_loss(scenes: Scenes, _: int) -> Tensor:
+            pictures = [self._render(scenes, draws, view, images_seen) for view in views]
             if keep_view is not None:
-                kept.append(JudgedImages(images=images[keep_view].detach(), camera_labels=labels[keep_view]))
-            seen = torch.cat([self._discriminator_input(part * 2 - 1, images_seen) for part in images])
+                kept.append(pictures[keep_view].map(torch.Tensor.detach))
+            seen = [self._discriminator_input(self._as_judged(view, images_seen), images_seen) for view in pictures]
             # Views of a scene lie B apart, as the members of a minibatch-std group do when V is a multiple of its size.
-            joint_logits = self._discriminate(seen, torch.cat(labels))
+            labels = torch.cat([view.camera_labels for view in pictures])
+            joint_logits = self._discriminate([torch.cat(part) for part in zip(*seen, strict=True)], labels)
             logits.append(joint_logits.detach())
             rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
             return self._generator_loss(joint_logits, rivals) * share
 
-        regularizer, stats = self._regularize(output)
+        regularizer, stats = regularize_anchors(output, self.loss)
         if regularizer is not None:
             regularizer = regularizer * share
         apart = self.views_apart or len(views) == 1
         multiview_backward(
-            output.gaussians,
+            output.scenes,
             view_loss if apart else joint_loss,
             views=len(views) if apart else 1,
             regularizer=regularizer,
@@ -153,11 +159,20 @@ class AdversarialSteps:
         return stats, kept[0] if kept else None
 
     @torch.no_grad()
-    def fresh_fakes(self, draws: FakeDraws) -> JudgedImages:
+    def fresh_fakes(self, draws: FakeDraws, images_seen: int) -> JudgedImages:
         """Pictures of new latents (view 0 of ``draws``), without a graph."""
-        labels = draws.camera_labels[:, 0]
-        images = self._render(self._generate(draws).gaussians, labels, draws.backgrounds[:, 0])
-        return JudgedImages(images=images, camera_labels=labels)
+        return self._render(self._generate(draws).scenes, draws, 0, images_seen)
+
+    def density_gradients(self, draws: DensityDraws) -> Stats:
+        """Accumulate the gradient of the lazy regularisation of density: weight * interval * mean |difference|."""
+        planes = self.planes
+        renderer = self.renderer
+        assert isinstance(renderer, VolumeRenderer), "only tri-planes have a density"
+        with self.autocast():
+            scenes = self.generator(draws.z, **_told(draws.told_labels)).scenes
+        difference = density_smoothness(lambda points: renderer.query(scenes, points)[0], draws.points, draws.offsets)
+        (difference * (planes.density_weight * planes.density_interval)).backward()
+        return {"density": difference.detach()}
 
     def discriminator_gradients(self, fakes: JudgedImages, reals: JudgedImages, images_seen: int) -> Stats:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
@@ -194,7 +209,7 @@ class AdversarialSteps:
         """Those that are there already, or new ones."""
         if judged.logits is not None:
             return judged.logits
-        return self._judge(judged.images, judged.camera_labels, images_seen)
+        return self._judge(judged, images_seen)
 
     def penalty_gradients(self, reals: JudgedImages, images_seen: int, *, fakes: JudgedImages | None = None) -> Stats:
         """Accumulate the gradient of the lazy penalties, R1 on reals and R2 on fakes, those whose gamma is not 0:
@@ -210,12 +225,13 @@ class AdversarialSteps:
     def _penalize(self, pictures: JudgedImages, gamma: float, images_seen: int) -> Tensor:
         # The range conversion stands before requires_grad, so that gamma keeps its published meaning; the blur behind
         # it: the penalty is on the gradient at the picture.
-        images = (pictures.images.detach() * 2 - 1).requires_grad_(True)
-        seen = self._discriminator_input(images, images_seen)
+        whole = self._with_raw(pictures, images_seen)
+        images = [(part.detach() * 2 - 1).requires_grad_(True) for part in whole.parts]
+        image, *raw = self._discriminator_input(images, images_seen)
         with self.autocast():
             # Not through __call__, which may be compiled: compiled graphs have no second derivative.
-            logits = self.discriminator.forward(seen, pictures.camera_labels)
-        penalty = r1_penalty(logits, images)
+            logits = self.discriminator.forward(image, pictures.camera_labels, *raw)
+        penalty = r1_penalty(logits, *images)
         (penalty.mean() * (0.5 * gamma * self.loss.r1_interval)).backward()
         return penalty.detach().mean()
 
@@ -230,58 +246,88 @@ class AdversarialSteps:
         if self.loss.objective != "relativistic":
             return None
         assert reals is not None, "a relativistic generator needs real pictures"
-        return self._judge(reals.images, reals.camera_labels, images_seen)
+        return self._judge(reals, images_seen)
 
     def _freeze_discriminator(self, frozen: bool) -> None:
         for parameter in self._judging_weights:
             parameter.requires_grad_(not frozen)
 
-    def _generate(self, draws: FakeDraws) -> GeneratorOutput:
-        update = self.generator.training
+    def _generate(self, draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput:
+        update, told = self.generator.training, _told(draws.told_labels)
         with self.autocast():
             if draws.mixed_z is None or draws.crossovers is None:
-                return self.generator(draws.z, update_w_average=update)
+                return self.generator(draws.z, update_w_average=update, **told)
             mapping: Mapping = self.generator.mapping  # type: ignore[assignment]
-            first, second = mapping(draws.z, update_average=update), mapping(draws.mixed_z)
+            first = mapping(draws.z, update_average=update, **told)
+            second = mapping(draws.mixed_z, **told)
             rows = torch.arange(first.shape[1], device=first.device)
             keep = rows < draws.crossovers[:, None]
             return self.generator(ws=torch.where(keep[:, :, None], first, second))
 
-    def _render(self, scenes: Gaussians, labels: Tensor, backgrounds: Tensor) -> Tensor:
-        cameras = Cameras.from_labels(labels.unsqueeze(1))
-        rendered = self.renderer(scenes, cameras, size=self.size, backgrounds=backgrounds.unsqueeze(1))
-        return rendered.images.squeeze(1)
+    def _render(self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int) -> JudgedImages:
+        """One view of every scene; with what was before super-resolution, if that is judged."""
+        labels, renderer = draws.camera_labels[:, view], self.renderer
+        if isinstance(renderer, VolumeRenderer):
+            assert draws.jitter_seeds is not None, "a volume renderer needs draws with jitter"
+            seeds = draws.jitter_seeds[:, view, None]
+            renderer = renderer.for_training(self.neural_resolution(images_seen), seeds)
+        rendered: RenderOutput = renderer(
+            scenes,  # type: ignore[arg-type]
+            Cameras.from_labels(labels.unsqueeze(1)),
+            size=self.size,
+            backgrounds=draws.backgrounds[:, view].unsqueeze(1),
+        )
+        raw = rendered.raw_images.squeeze(1) if self.dual and rendered.raw_images is not None else None
+        return JudgedImages(images=rendered.images.squeeze(1), camera_labels=labels, raw_images=raw)
 
-    def _discriminator_input(self, images: Tensor, images_seen: int) -> Tensor:
-        """Pictures in [-1, 1] under the blur of this moment, and augmented."""
+    def neural_resolution(self, images_seen: int) -> int:
+        """Side in pixels of what a volume renderer renders before super-resolution, at this moment of the run."""
+        assert isinstance(self.renderer, VolumeRenderer)
+        return neural_resolution(
+            images_seen,
+            start=self.renderer.config.neural_resolution,
+            final=self.planes.final_neural_resolution,
+            kimg=self.planes.fade_kimg,
+        )
+
+    def _with_raw(self, pictures: JudgedImages, images_seen: int) -> JudgedImages:
+        """For a dual discriminator, with the raw picture that a real one does not have: the same, made smaller."""
+        if not self.dual or pictures.raw_images is not None:
+            return pictures
+        return replace(pictures, raw_images=resize(pictures.images, self.neural_resolution(images_seen)))
+
+    def _discriminator_input(self, pictures: Sequence[Tensor], images_seen: int) -> list[Tensor]:
+        """Pictures in [-1, 1] (and raw ones) under the blur of this moment, and augmented alike."""
         loss = self.loss
         sigma = blur_sigma(images_seen, initial=loss.blur_sigma, fade_kimg=loss.blur_fade_kimg)
-        seen = blur(images, sigma)
-        return seen if self.augment is None else self.augment(seen)
+        seen = [blur(part, sigma) for part in pictures]
+        if self.augment is None:
+            return seen
+        # A shift of whole pixels of the small raw picture would be another one: they are changed at the same size.
+        joined = torch.cat([resize(part, self.size) for part in seen], dim=1) if len(seen) > 1 else seen[0]
+        return list(self.augment(joined).split(3, dim=1))
 
-    def _judge(self, images: Tensor, labels: Tensor, images_seen: int) -> Tensor:
-        return self._discriminate(self._discriminator_input(images * 2 - 1, images_seen), labels)
+    def _as_judged(self, pictures: JudgedImages, images_seen: int) -> list[Tensor]:
+        return [part * 2 - 1 for part in self._with_raw(pictures, images_seen).parts]
 
-    def _discriminate(self, seen: Tensor, labels: Tensor) -> Tensor:
+    def _judge(self, pictures: JudgedImages, images_seen: int) -> Tensor:
+        seen = self._discriminator_input(self._as_judged(pictures, images_seen), images_seen)
+        return self._discriminate(seen, pictures.camera_labels)
+
+    def _discriminate(self, seen: Sequence[Tensor], labels: Tensor) -> Tensor:
+        image, *raw = seen
         with self.autocast():
-            return self.discriminator(seen, labels)
+            return self.discriminator(image, labels, *raw)
 
-    def _judge_for_both(self, images: Tensor, labels: Tensor, images_seen: int) -> JudgedImages:
+    def _judge_for_both(self, pictures: JudgedImages, images_seen: int) -> JudgedImages:
         """Logits whose graph leads to the pictures, as the generator needs it, and to the discriminator's weights."""
-        cut = images.detach().requires_grad_()
+        cut = pictures.map(lambda tensor: tensor.detach().requires_grad_(tensor.requires_grad))
         self._freeze_discriminator(False)
-        logits = self._judge(cut, labels, images_seen)
+        logits = self._judge(cut, images_seen)
         self._freeze_discriminator(True)
-        return JudgedImages(images=cut, camera_labels=labels, logits=logits)
+        return replace(cut, logits=logits)
 
-    def _regularize(self, output: GeneratorOutput) -> tuple[Tensor | None, Stats]:
-        loss, means = self.loss, output.anchors[0].means
-        total, stats = None, {}
-        if loss.knn_weight > 0:
-            stats["knn"] = knn_loss(means, loss.knn_neighbors)
-            total = loss.knn_weight * stats["knn"]
-        if loss.center_weight > 0:
-            stats["center"] = center_loss(means)
-            term = loss.center_weight * stats["center"]
-            total = term if total is None else total + term
-        return total, {name: value.detach() for name, value in stats.items()}
+
+def _told(labels: Tensor | None) -> dict[str, Tensor]:
+    """The argument for a generator that is told cameras; none for others."""
+    return {} if labels is None else {"camera_labels": labels}

@@ -69,7 +69,12 @@ class Trainer:
         self.steps, self.stream = steps, stream
         self.config, self.accelerator, self.run, self.milestones = config, accelerator, run, milestones
         self.ema = make_ema(steps.generator)
-        self.generator_updater = generator_updater(steps.generator, config.optimizer, accelerator)
+        self.generator_updater = generator_updater(
+            steps.generator,
+            config.optimizer,
+            accelerator,
+            lazy_interval=config.planes.density_interval if config.planes.density_weight > 0 else None,
+        )
         self.discriminator_updater = discriminator_updater(
             steps.discriminator, config.optimizer, accelerator, r1_interval=config.loss.r1_interval
         )
@@ -79,7 +84,16 @@ class Trainer:
         self._gradients = steps if parts == 1 else AccumulatedSteps(steps, parts, self.augmenter)
         z_dim: int = steps.generator.z_dim  # type: ignore[assignment]
         num_ws: int = steps.generator.num_ws  # type: ignore[assignment]
-        self.batches = Batches(stream, labels, config, z_dim=z_dim, num_ws=num_ws, accelerator=accelerator)
+        self.batches = Batches(
+            stream,
+            labels,
+            config,
+            z_dim=z_dim,
+            num_ws=num_ws,
+            accelerator=accelerator,
+            conditioned=steps.conditioned,
+            jittered=steps.volumetric,
+        )
         self.step_index = 0
         self.images_seen = 0
         self.rollbacks = 0
@@ -147,13 +161,16 @@ class Trainer:
         )
         if self.augmenter is not None:
             self.augmenter.begin_step(self.step_index)
-        draws, fresh = self.batches.fakes(self.step_index, self.rollbacks)
+        draws, fresh = self.batches.fakes(self.step_index, self.rollbacks, seen)
         keep = self.step_index % config.views_per_scene if fresh is None else None
         reals = self.batches.reals(self.step_index, self.rollbacks)
         stats, fakes = self._gradients.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
+        if config.planes.density_weight > 0 and self.step_index % config.planes.density_interval == 0:
+            stats |= self._gradients.density_gradients(self.batches.density(self.step_index, self.rollbacks))
+            stats["density_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:
-            fakes = self._gradients.fresh_fakes(fresh)
+            fakes = self._gradients.fresh_fakes(fresh, seen)
         assert fakes is not None
 
         stats |= self._gradients.discriminator_gradients(fakes, reals, seen)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig, append_minibatch_std, to_channels_last
+from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig, append_minibatch_std
+from cgsgan.models.discriminator_inputs import check_raw_images, to_channels_last
 from cgsgan.models.layers import EqualizedConv2d
+from tests.models.triplane import plain_networks
 
 FIR_FORM = DiscriminatorConfig(
     resolution=16, channels=(4, 5, 6), camera_width=7, camera_layers=2, label_dim=25, clamp=1.0
 )
 AVERAGE_FORM = replace(FIR_FORM, resolution=32, unshuffle=2, downsample="average", clamp=None)
+DUAL_FORM = replace(FIR_FORM, dual=True)
 FORMS = {"fir": FIR_FORM, "average": AVERAGE_FORM}
 
 
@@ -116,6 +119,28 @@ def test_equals_the_plain_discriminator(form: str) -> None:
     torch.testing.assert_close(discriminator(images, labels), expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("raw_size", [8, 12, 16, 24])
+def test_dual_form_equals_the_plain_discriminator(raw_size: int) -> None:
+    discriminator = randomized(DUAL_FORM)
+    images, labels = inputs(DUAL_FORM)
+    raw = torch.rand(8, 3, raw_size, raw_size, dtype=torch.float64) * 2 - 1
+    both = torch.cat([images, plain_networks.resize(raw, 16)], dim=1)
+    expected = plain_discriminator(discriminator, both, labels)
+    assert expected.std() > 1e-3
+    # observed worst error 2e-16
+    torch.testing.assert_close(discriminator(images, labels, raw), expected, atol=1e-12, rtol=0)
+
+
+def test_dual_form_with_unshuffled_pictures() -> None:
+    config = replace(AVERAGE_FORM, dual=True)
+    discriminator = randomized(config)
+    images, labels = inputs(config)
+    raw = torch.rand(8, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    both = torch.cat([images, plain_networks.resize(raw, 32)], dim=1)
+    expected = plain_discriminator(discriminator, both, labels)
+    torch.testing.assert_close(discriminator(images, labels, raw), expected, atol=1e-12, rtol=0)
+
+
 def test_minibatch_std_groups_are_interleaved() -> None:
     x = torch.zeros(8, 2, 1, 1)
     x[0] = x[2] = 1.0
@@ -125,17 +150,18 @@ def test_minibatch_std_groups_are_interleaved() -> None:
     assert append_minibatch_std(x[:3], 4).shape == (3, 3, 1, 1)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_r1_penalty_has_the_right_gradient(form: str) -> None:
-    """The directional derivative of the squared input gradient, against central differences."""
-    config = replace(FORMS[form], clamp=None)
+@pytest.mark.parametrize("form", [FIR_FORM, AVERAGE_FORM, DUAL_FORM], ids=["fir", "average", "dual"])
+def test_r1_penalty_has_the_right_gradient(form: DiscriminatorConfig) -> None:
+    """The directional derivative of the squared input gradients, against central differences; the dual form has two."""
+    config = replace(form, clamp=None)
     discriminator = randomized(config)
     images, labels = inputs(config, batch=4)
+    raw = [torch.rand(4, 3, 6, 6, dtype=torch.float64)] if config.dual else []
 
     def penalty() -> Tensor:
-        x = images.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(discriminator(x, labels).sum(), x, create_graph=True)
-        return gradient.square().sum()
+        x, *small = (pictures.clone().requires_grad_() for pictures in (images, *raw))
+        gradients = torch.autograd.grad(discriminator(x, labels, *small).sum(), [x, *small], create_graph=True)
+        return torch.stack([gradient.square().sum() for gradient in gradients]).sum()
 
     parameters = [p for n, p in discriminator.named_parameters() if n.endswith("weight")]
     gradients = torch.autograd.grad(penalty(), parameters)
@@ -240,5 +266,12 @@ def test_wrong_inputs() -> None:
         discriminator(torch.zeros(8, 3, 16, 16), torch.zeros(8, 24))
     with pytest.raises(ValueError, match=r"multiple of minibatch_std_group \(4\) or smaller, got 6"):
         discriminator(torch.zeros(6, 3, 16, 16), torch.zeros(6, 25))
+    with pytest.raises(ValueError, match="it is not dual; leave raw_images out"):
+        discriminator(torch.zeros(4, 3, 16, 16), torch.zeros(4, 25), torch.zeros(4, 3, 8, 8))
+    dual = Discriminator(DUAL_FORM)
+    with pytest.raises(ValueError, match="it is dual; give raw_images"):
+        dual(torch.zeros(4, 3, 16, 16), torch.zeros(4, 25))
+    with pytest.raises(ValueError, match=r"raw_images of shape \[4, 3, height, width\], got \[2, 3, 8, 8\]"):
+        check_raw_images(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 16, 16), dual=True)
     with pytest.raises(ValueError, match=r"label statistics of shape \[25\]"):
         discriminator.set_label_statistics(torch.zeros(24), torch.ones(24))

@@ -45,6 +45,23 @@ def test_formula(label_dim: int) -> None:
     torch.testing.assert_close(ws, expected_w(mapping, z)[:, None].repeat(1, 3, 1), atol=1e-13, rtol=0)
 
 
+def test_camera_conditioning() -> None:
+    config = MappingConfig(z_dim=6, w_dim=5, label_dim=25, label_scale=0.5)
+    mapping: Any = Mapping(config, 2, conditional=True).double()
+    torch.nn.init.normal_(mapping.embed.bias)
+    z, labels = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 25, dtype=torch.float64)
+    embedded = (labels * 0.5) @ (mapping.embed.weight / 5).T + mapping.embed.bias
+    expected = layers(mapping, torch.cat([rms_normalize(z), rms_normalize(embedded)], dim=1), 0.01)
+    ws = mapping(z, camera_labels=labels)
+    # observed worst error 7e-16
+    torch.testing.assert_close(ws, expected[:, None].repeat(1, 2, 1), atol=1e-13, rtol=0)
+    ws.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in mapping.parameters())
+    zeros = mapping(z, camera_labels=torch.zeros_like(labels))
+    # observed worst error 9e-16
+    torch.testing.assert_close(zeros[:, 0], expected_w(mapping, z), atol=1e-13, rtol=0)
+
+
 def test_an_untrained_label_input_is_silent() -> None:
     mapping: Any = Mapping(MappingConfig(z_dim=6, w_dim=5, label_dim=25), 1)
     z = torch.randn(3, 6)
@@ -98,5 +115,14 @@ def test_camera_mapping_formula() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"expected z of shape \[batch, 6\]"):
         Mapping(CONFIG, 2)(torch.randn(3, 7))
+    with pytest.raises(ValueError, match="not conditioned on cameras; leave camera_labels out"):
+        Mapping(CONFIG, 2)(torch.randn(3, 6), camera_labels=torch.zeros(3, 25))
+    with pytest.raises(ValueError, match="camera conditioning needs label_dim"):
+        Mapping(CONFIG, 2, conditional=True)
+    conditional = Mapping(MappingConfig(z_dim=6, w_dim=5, label_dim=25), 2, conditional=True)
+    with pytest.raises(ValueError, match=r"give camera_labels"):
+        conditional(torch.randn(3, 6))
+    with pytest.raises(ValueError, match=r"camera_labels of shape \[3, 25\], got \[3, 24\]"):
+        conditional(torch.randn(3, 6), camera_labels=torch.zeros(3, 24))
     with pytest.raises(ValueError, match="layers must be >= 1"):
         MappingConfig(layers=0)

@@ -14,10 +14,14 @@ from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.models.presets import (
     PRESETS,
     published_discriminator,
+    published_dual_discriminator,
     published_generator,
+    published_triplane_generator,
     quickstart_discriminator,
     quickstart_generator,
+    quickstart_triplane_generator,
 )
+from cgsgan.models.triplane.generator import TriPlaneGenerator
 
 
 def count(module: nn.Module) -> int:
@@ -59,6 +63,19 @@ def test_published_discriminators(resolution: int, parameters: int) -> None:
     assert count(official) - count(corrected) == 4_981_760
 
 
+def test_published_triplanes() -> None:
+    with torch.device("meta"):
+        generators = {size: TriPlaneGenerator(published_triplane_generator(size)) for size in (128, 256, 512)}
+        discriminator = Discriminator(published_dual_discriminator(512))
+    assert round(count(generators[512]) / 1e6, 2) == 30.66
+    assert round(count(discriminator) / 1e6, 2) == 31.36
+    # The 512 px super-resolution is twice as wide; those of 256 and 128 px have the same weights.
+    assert count(generators[128]) == count(generators[256]) < count(generators[512])
+    assert all(generator.num_ws == 14 for generator in generators.values())
+    assert discriminator.from_rgb.weight.shape == (64, 6, 1, 1)
+    assert sum(p.numel() for p in discriminator.parameters() if not p.requires_grad) == 0
+
+
 def test_channels_of_published_discriminators() -> None:
     assert published_discriminator(2048).resolve_channels() == (16, 32, 64, 128, 256, 512, 512, 512, 512, 512)
 
@@ -77,6 +94,16 @@ def test_quickstart(resolution: int) -> None:
     assert logits.shape == (4, 1)
 
 
+def test_quickstart_triplanes() -> None:
+    generator = TriPlaneGenerator(quickstart_triplane_generator())
+    assert 500_000 < count(generator) < 650_000
+    scenes = generator(torch.randn(2, 64), camera_labels=torch.randn(2, 25)).scenes
+    assert scenes.planes.shape == (2, 3, 12, 64, 64)
+    assert scenes.refine is None
+    # The decoder is given features of order one, whatever the size.
+    assert 0.5 < scenes.planes.std() < 5
+
+
 def test_presets_by_name() -> None:
     assert set(PRESETS) == {"quickstart", "cgsgan-256", "cgsgan-512", "cgsgan-1024", "cgsgan-2048"}
     for generator, discriminator in PRESETS.values():
@@ -86,3 +113,7 @@ def test_presets_by_name() -> None:
 def test_other_resolutions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"published for .* got 128"):
         published_generator(128)
+    with pytest.raises(ValueError, match=r"EG3D is published for \(128, 256, 512\) px, got 1024"):
+        published_triplane_generator(1024)
+    with pytest.raises(ValueError, match=r"EG3D is published for \(128, 256, 512\) px, got 64"):
+        published_dual_discriminator(64)

@@ -30,7 +30,7 @@ def two_steps(compiled: bool) -> dict[str, torch.Tensor]:
     for seen, reuse in ((10, True), (1000, False)):
         _, fakes = steps.generator_gradients(tiny_draws(config, 2), seen, keep_view=1 if reuse else None)
         if fakes is None:
-            fakes = steps.fresh_fakes(tiny_draws(config, 1))
+            fakes = steps.fresh_fakes(tiny_draws(config, 1), 0)
         keep(found, f"{seen} generator", steps.generator)
         steps.discriminator_gradients(fakes, tiny_reals(config), seen)
         steps.penalty_gradients(tiny_reals(config), seen)

@@ -50,7 +50,7 @@ def one_iteration(
     stats, fakes = made.generator_gradients(draws, seen, keep_view=1 if reuse else None)
     take("generator", steps.generator)
     if fakes is None:
-        fakes = made.fresh_fakes(tiny_draws(config, 1, dtype))
+        fakes = made.fresh_fakes(tiny_draws(config, 1, dtype), seen)
     stats |= made.discriminator_gradients(fakes, tiny_reals(config, dtype), seen)
     take("discriminator", steps.discriminator)
     stats |= made.penalty_gradients(tiny_reals(config, dtype), seen)
@@ -103,7 +103,7 @@ def test_parts_need_less_memory():
             with torch.autograd.graph.saved_tensors_hooks(account.pack, account.unpack):
                 _, fakes = made.generator_gradients(tiny_draws(config, VIEWS), 0, keep_view=0 if reuse else None)
                 if fakes is None:
-                    fakes = made.fresh_fakes(tiny_draws(config, 1))
+                    fakes = made.fresh_fakes(tiny_draws(config, 1), 0)
                 made.discriminator_gradients(fakes, tiny_reals(config), 0)
                 made.penalty_gradients(tiny_reals(config), 0)
             peaks[reuse, parts] = account.peak

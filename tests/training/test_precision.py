@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from cgsgan.cameras import full_float32, invert_rigid
-from cgsgan.experiment import build_renderer
+from cgsgan.generators import build_renderer
 from cgsgan.training.precision import set_tf32
 from tests.tiny_experiment import tiny_config, tiny_draws, tiny_reals, tiny_steps, tiny_trainer
 

@@ -11,7 +11,6 @@ from cgsgan.cameras import Cameras
 from cgsgan.losses.adversarial import generator_loss
 from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.training.schedules import blur, blur_sigma
-from cgsgan.training.steps import JudgedImages
 from tests.tiny_experiment import tiny_config, tiny_draws, tiny_reals, tiny_steps
 from tests.training.live_bytes import LiveBytes
 
@@ -122,11 +121,8 @@ def test_asking_once_for_both_players_changes_no_gradient():
         steps, draws = tiny_steps(config), tiny_draws(config, 3)
         _, fakes = steps.generator_gradients(draws, 0, keep_view=keep)
         if fakes is None:
-            labels = draws.camera_labels[:, 1]
             with torch.no_grad():
-                scenes = steps.generator(draws.z).gaussians
-                images = steps._render(scenes, labels, draws.backgrounds[:, 1])
-            fakes = JudgedImages(images=images, camera_labels=labels)
+                fakes = steps._render(steps.generator(draws.z).scenes, draws, 1, 0)
         else:
             assert fakes.logits is not None
         steps.discriminator_gradients(fakes, tiny_reals(config), 0)

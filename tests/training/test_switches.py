@@ -21,7 +21,8 @@ from cgsgan.training.batches import Batches
 from cgsgan.training.checkpoint import list_checkpoints, read_training_state
 from cgsgan.training.draws import FakeDraws, Mixing, draw_fakes, step_generator
 from cgsgan.training.generator_file import read_generator
-from cgsgan.training.steps import AdversarialSteps, JudgedImages
+from cgsgan.training.judged import JudgedImages
+from cgsgan.training.steps import AdversarialSteps
 from tests.tiny_experiment import TINY, TinyData, tiny_config, tiny_draws, tiny_reals, tiny_steps, tiny_trainer
 
 VIEWS = 2
@@ -142,7 +143,7 @@ def test_the_relativistic_objective(keep_view: int | None):
     ours = take(steps.generator)
     assert not take(steps.discriminator)
     if fakes is None:
-        fakes = steps.fresh_fakes(draws)
+        fakes = steps.fresh_fakes(draws, 0)
     steps.discriminator_gradients(fakes, reals, 0)
     our_discriminator = take(steps.discriminator)
 
@@ -221,7 +222,7 @@ def batches(config: ExperimentConfig) -> Batches:
 
 def test_white_backgrounds_change_nothing_else():
     random, white = batches(tiny_config()), batches(tiny_config(backgrounds="white"))
-    for ours, theirs in zip(random.fakes(5, 0), white.fakes(5, 0)):
+    for ours, theirs in zip(random.fakes(5, 0, 0), white.fakes(5, 0, 0)):
         assert ours is not None
         assert theirs is not None
         assert torch.equal(ours.z, theirs.z)
@@ -236,7 +237,7 @@ def test_white_backgrounds_change_nothing_else():
 
 
 def test_latents_of_views():
-    (together, _), (apart, fresh) = (batches(tiny_config(gradient_averaging=on)).fakes(3, 0) for on in (True, False))
+    (together, _), (apart, fresh) = (batches(tiny_config(gradient_averaging=on)).fakes(3, 0, 0) for on in (True, False))
     assert together.z.shape == (8, 8)
     assert apart.z.shape == (8, 3, 8)
     assert len(torch.unique(apart.z.flatten(0, 1), dim=0)) == 24

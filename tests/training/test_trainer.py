@@ -151,7 +151,7 @@ def test_time_limit_ends_a_run_cleanly(tmp_path: Path, accelerator: Accelerator)
 def test_fresh_fakes_are_other_scenes_than_the_generators(tmp_path: Path, accelerator: Accelerator):
     for reuse in (False, True):
         trainer = tiny_trainer(tiny_config(reuse_fakes=reuse), tmp_path / str(reuse), accelerator)
-        draws, fresh = trainer.batches.fakes(0, 0)
+        draws, fresh = trainer.batches.fakes(0, 0, 0)
         assert (fresh is None) == reuse
         if fresh is not None:
             assert fresh.camera_labels.shape[1] == 1

@@ -52,8 +52,8 @@ RZ_FN Range intersect(Range a, Range b) {
     return {a.first > b.first ? a.first : b.first, a.last < b.last ? a.last : b.last};
 }
 
-// Calls visit(tile) for the tiles that hold a pixel center inside the ellipse (Speedy-Splat's row intervals,
-// Hanson et al. 2025, on pixel centers).
+// Calls visit(first, end) for each row of tiles that hold a pixel center inside the ellipse (Speedy-Splat's row
+// intervals, Hanson et al. 2025, on pixel centers).
 template <class Visit>
 RZ_FN void visit_large(const Frame& f, const float* record, Visit visit) {
     const float x = record[PIXEL_X], y = record[PIXEL_Y];
@@ -69,14 +69,14 @@ RZ_FN void visit_large(const Frame& f, const float* record, Visit visit) {
         float left, right;
         row_interval((float)(row * TILE_SIZE) + 0.5f - y, half_x, half_y, shear, chord, left, right);
         const Range span = intersect(tile_range(x + left - extra, x + right + extra, f.p->width), columns);
-        for (int column = span.first; column <= span.last; ++column) visit(row * f.tiles_x + column);
+        if (span.first <= span.last) visit(row * f.tiles_x + span.first, row * f.tiles_x + span.last + 1);
     }
 }
 
 // The same for a vector of Gaussians, as far as Footprint::ROWS rows; a lane each.
 struct Footprints {
-    alignas(64) int32_t row[LANES], rows[LANES];
-    alignas(64) int32_t first[Footprint::ROWS][LANES], count[Footprint::ROWS][LANES];
+    VInt row, rows;
+    VInt first[Footprint::ROWS], count[Footprint::ROWS];
 };
 
 RZ_FN void tile_ranges(VFloat low, VFloat high, int pixels, VInt& first, VInt& count) {
@@ -103,71 +103,74 @@ RZ_FN void cut_to_square(VFloat center, VFloat radius, int tiles, VInt& first, V
     count = (end - first) & (end > first);
 }
 
-RZ_FN void find_footprints(const Frame& f, const VFloat* fields, Footprints& out) {
+// No tiles for lanes that are not drawn.
+RZ_FN void find_footprints(const Frame& f, const VFloat* fields, VMask drawn, Footprints& out) {
     const VFloat x = fields[PIXEL_X], y = fields[PIXEL_Y];
     const VFloat extra = slack(fields[EXTENT_X]);
     const VFloat half_x = fields[EXTENT_X] + extra, half_y = fields[EXTENT_Y] + slack(fields[EXTENT_Y]);
-    VInt row, rows;
-    tile_ranges(y - half_y, y + half_y, f.p->height, row, rows);
-    if (f.p->inria) cut_to_square(y, fields[RADIUS], f.tiles_y, row, rows);
-    store_int(out.row, row);
-    store_int(out.rows, rows);
+    tile_ranges(y - half_y, y + half_y, f.p->height, out.row, out.rows);
+    if (f.p->inria) cut_to_square(y, fields[RADIUS], f.tiles_y, out.row, out.rows);
+    out.rows = select_int(drawn, out.rows, VInt{});
     for (int i = 0; i < Footprint::ROWS; ++i) {
         VFloat left, right;
-        const VFloat top = to_float((row + i) * TILE_SIZE) + 0.5f - y;
+        const VFloat top = to_float((out.row + i) * TILE_SIZE) + 0.5f - y;
         row_interval(top, half_x, half_y, fields[SHEAR], fields[CHORD], left, right);
-        VInt first, count;
-        tile_ranges(x + left - extra, x + right + extra, f.p->width, first, count);
-        if (f.p->inria) cut_to_square(x, fields[RADIUS], f.tiles_x, first, count);
-        store_int(out.first[i], first);
-        store_int(out.count[i], count & (rows > i));
+        tile_ranges(x + left - extra, x + right + extra, f.p->width, out.first[i], out.count[i]);
+        if (f.p->inria) cut_to_square(x, fields[RADIUS], f.tiles_x, out.first[i], out.count[i]);
+        out.count[i] = out.count[i] & (out.rows > i);
     }
 }
 
-RZ_FN Footprint footprint_of(const Footprints& found, int lane) {
-    Footprint out;
-    out.row = (uint16_t)found.row[lane];
-    out.rows = (uint16_t)found.rows[lane];
+RZ_FN void store_footprints(const Footprints& found, int valid, Footprint* out) {
+    static_assert(sizeof(Footprint) == (1 + Footprint::ROWS) * sizeof(float));
+    VFloat words[1 + Footprint::ROWS];
+    words[0] = as_float(found.row | found.rows << 16);
+    for (int i = 0; i < Footprint::ROWS; ++i) words[1 + i] = as_float(found.first[i] | found.count[i] << 16);
+    store_rows<1 + Footprint::ROWS>((float*)out, 1 + Footprint::ROWS, valid, words);
+}
+
+// Counts Gaussians at the tiles that visit_spans will visit, by differences: one more from the first tile of a row on,
+// one fewer from its end on. So the number of a row's tiles is no branch. Rows without tiles go to places that nobody
+// reads, one for each lane lest one addition wait for the other. Keeps each Gaussian's number of tiles in `counts`.
+RZ_FN void count_tiles(const Frame& f, const Footprints& found, const float* records, int valid, uint32_t* counts,
+                       uint32_t* differences) {
+    alignas(64) int32_t firsts[Footprint::ROWS][LANES], ends[Footprint::ROWS][LANES];
+    const VMask large = to_float(found.rows) > VFloat((float)Footprint::ROWS);
+    VInt total{};
     for (int i = 0; i < Footprint::ROWS; ++i) {
-        out.first[i] = (uint16_t)found.first[i][lane];
-        out.count[i] = (uint16_t)found.count[i][lane];
+        const VInt count = select_int(large, VInt{}, found.count[i]);
+        const VInt first = (found.row + i) * f.tiles_x + found.first[i], unread = lane_numbers() + (int)f.tiles + 1;
+        const VInt used = select_int(to_float(count) > VFloat(0.0f), first, unread);
+        store_int(firsts[i], used);
+        store_int(ends[i], used + count);
+        total += count;
     }
-    return out;
-}
-
-// Counts a Gaussian at the tiles that visit_tiles will visit. Reads the vectors' footprints: those just written to
-// memory as shorter numbers would have to be waited for.
-RZ_FN uint32_t count_tiles(const Frame& f, const Footprints& found, int lane, const float* record,
-                           uint32_t* tile_counts) {
-    uint32_t total = 0;
-    if (found.rows[lane] > Footprint::ROWS) {
-        visit_large(f, record, [&](int tile) {
-            ++tile_counts[tile];
-            ++total;
+    for (int lane = 0; lane < LANES; ++lane)
+        for (int i = 0; i < Footprint::ROWS; ++i) {
+            ++differences[firsts[i][lane]];
+            --differences[ends[i][lane]];
+        }
+    const VFloat number = as_float(total);
+    store_rows<1>((float*)counts, 1, valid, &number);
+    for (uint32_t left = bits(large); left; left &= left - 1) {
+        const int lane = __builtin_ctz(left);
+        visit_large(f, records + lane * RZ_RECORD_FLOATS, [&](int first, int end) {
+            ++differences[first];
+            --differences[end];
+            counts[lane] += (uint32_t)(end - first);
         });
-        return total;
     }
-    // Mostly a row has one or two tiles. Adding 0 or 1 to two of them costs less than guessing their number wrong.
-    for (int i = 0; i < Footprint::ROWS; ++i) {
-        const int count = found.count[i][lane];
-        const int start = count ? (found.row[lane] + i) * f.tiles_x + found.first[i][lane] : 0;
-        tile_counts[start] += count > 0;
-        tile_counts[start + (count > 1)] += count > 1;
-        for (int k = 2; k < count; ++k) ++tile_counts[start + k];
-        total += (uint32_t)count;
-    }
-    return total;
 }
 
 template <class Visit>
-RZ_FN void visit_tiles(const Frame& f, const Footprint& footprint, const float* record, Visit visit) {
+RZ_FN void visit_spans(const Frame& f, const Footprint& footprint, const float* record, Visit visit) {
     if (footprint.rows > Footprint::ROWS) {
         visit_large(f, record, visit);
         return;
     }
     for (int i = 0; i < footprint.rows; ++i) {
-        const int start = (footprint.row + i) * f.tiles_x + footprint.first[i];
-        for (int tile = start; tile < start + footprint.count[i]; ++tile) visit(tile);
+        const int first = (footprint.row + i) * f.tiles_x + footprint.spans[i].first;
+        visit(first, first + footprint.spans[i].count);
     }
 }
 
@@ -186,12 +189,12 @@ RZ_FN bool place_instances(Frame& f) {
     if (slots > (int64_t)UINT32_MAX) return false;
     uint32_t place = 0;
     for (int64_t image = 0; image < f.images; ++image) {
-        uint32_t* counts = f.tile_counts + image * f.chunks * f.tiles;
+        uint32_t* counts = f.tile_counts + image * f.chunks * f.count_stride;
         // Chunk by chunk, along the rows of the table: its columns lie pages apart.
         uint32_t* next = f.tile_ends + image * f.tiles;
         for (int64_t tile = 0; tile < f.tiles; ++tile) next[tile] = 0;
         for (int64_t chunk = 0; chunk < f.chunks; ++chunk)
-            for (int64_t tile = 0; tile < f.tiles; ++tile) next[tile] += counts[chunk * f.tiles + tile];
+            for (int64_t tile = 0; tile < f.tiles; ++tile) next[tile] += counts[chunk * f.count_stride + tile];
         for (int64_t tile = 0; tile < f.tiles; ++tile) {
             const uint32_t count = next[tile];
             f.tile_starts[image * f.tiles + tile] = next[tile] = place;
@@ -200,8 +203,8 @@ RZ_FN bool place_instances(Frame& f) {
         }
         for (int64_t chunk = 0; chunk < f.chunks; ++chunk)
             for (int64_t tile = 0; tile < f.tiles; ++tile) {
-                const uint32_t count = counts[chunk * f.tiles + tile];
-                counts[chunk * f.tiles + tile] = next[tile];
+                const uint32_t count = counts[chunk * f.count_stride + tile];
+                counts[chunk * f.count_stride + tile] = next[tile];
                 next[tile] += count;
             }
     }
@@ -214,16 +217,16 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t image = task / f.chunks, chunk = task % f.chunks, n = f.p->gaussians;
     const int64_t first = chunk * f.chunk_size;
     const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
-    uint32_t* places = f.tile_counts + task * f.tiles;
+    uint32_t* places = f.tile_counts + task * f.count_stride;
     uint32_t slot = f.chunk_slots[task];
-    if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
     for (int64_t i = first; i < end; ++i) {
         const int64_t pair = image * n + i;
         const uint32_t key = f.offsets[pair];
         f.offsets[pair] = slot;
         if (f.counts[pair] == 0) continue;
-        visit_tiles(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int tile) {
-            f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
+        visit_spans(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int first_tile, int end_tile) {
+            for (int tile = first_tile; tile < end_tile; ++tile)
+                f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
         });
     }
 }

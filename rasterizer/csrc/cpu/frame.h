@@ -60,8 +60,9 @@ struct Footprint {
     static constexpr int ROWS = 3;
     uint16_t row;   // first
     uint16_t rows;  // more than ROWS: the tiles must be found anew
-    uint16_t first[ROWS];
-    uint16_t count[ROWS];
+    struct {
+        uint16_t first, count;
+    } spans[ROWS];
 };
 
 struct ChunkTotals {
@@ -79,6 +80,7 @@ struct Frame {
     int64_t pixels;      // of an image
     int32_t tiles_x, tiles_y;
     int64_t tiles;       // of an image
+    int64_t count_stride;  // tiles, and what count_tiles needs beyond them
     int64_t chunks;      // of a scene's Gaussians; fixed by their number alone, so that sums have one order
     int64_t chunk_size;  // multiple of LANES
     int32_t blended;     // channels that are blended: of the image, and depth
@@ -90,7 +92,7 @@ struct Frame {
     uint32_t* offsets;      // [images, N] first slot of a Gaussian
     uint32_t* counts;       // [images, N] tiles it meets
     Footprint* footprints;  // [images, N]
-    uint32_t* tile_counts;  // [images, chunks, tiles] then the place of the chunk's next entry
+    uint32_t* tile_counts;  // [images, chunks, count_stride] then the place of the chunk's next entry
     uint32_t* tile_starts;  // [images * tiles + 1]
     uint32_t* tile_ends;    // [images * tiles] entries behind it are hidden in all pixels
     ChunkTotals* totals;    // [images, chunks]
@@ -99,13 +101,12 @@ struct Frame {
     // instance memory
     Entry* entries;
     BlockMask* masks;      // of the entries: blocks to which it contributes
-    uint8_t* contributes;  // slots that have a gradient record
     char* scratch;         // of each worker
     int64_t scratch_bytes;
 
     // gradient memory
-    float* gradients;       // [slots of a group of scenes, gradient_stride]
-    float* no_gradient;     // a record of zeros
+    float* gradients;       // [1 + slots of a group of scenes, gradient_stride] in list order, first a record of zeros
+    uint32_t* places;       // of the slots of a group, in Gaussian order: its record's place in `gradients`, 0 if none
     int64_t first_scene;    // of the group whose gradients are computed
     int64_t first_slot;
     float* camera_partial;  // [batch, chunks, views, RZ_CAMERA_FLOATS]
@@ -134,7 +135,7 @@ RZ_FN int64_t lay_out_views(Frame& f, void* memory) {
     f.offsets = arena.take<uint32_t>(pairs);
     f.counts = arena.take<uint32_t>(pairs);
     f.footprints = arena.take<Footprint>(pairs);
-    f.tile_counts = arena.take<uint32_t>(f.images * f.chunks * f.tiles);
+    f.tile_counts = arena.take<uint32_t>(f.images * f.chunks * f.count_stride);
     f.tile_starts = arena.take<uint32_t>(f.images * f.tiles + 1);
     f.tile_ends = arena.take<uint32_t>(f.images * f.tiles);
     f.totals = arena.take<ChunkTotals>(f.images * f.chunks);
@@ -147,7 +148,6 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
     f.masks = arena.take<BlockMask>(f.p->forward_only ? 0 : n);
-    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n + 4);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);
     f.scratch_bytes = round_up(state > sorting ? state : sorting, 64);
@@ -182,8 +182,9 @@ RZ_FN int64_t most_group_slots(const Frame& f) {
 
 RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
-    f.gradients = arena.take<float>(most_group_slots(f) * f.gradient_stride);
-    f.no_gradient = arena.take<float>(f.gradient_stride);
+    const int64_t slots = most_group_slots(f);
+    f.gradients = arena.take<float>((1 + slots) * f.gradient_stride);
+    f.places = arena.take<uint32_t>(slots + 4);
     f.camera_partial = arena.take<float>(f.p->batch * f.chunks * f.p->views * RZ_CAMERA_FLOATS);
     f.background_partial = arena.take<float>(f.images * f.tiles * f.p->channels);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 2) * f.blended * (int64_t)sizeof(VFloat);
@@ -191,10 +192,6 @@ RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     f.gradient_scratch_bytes = round_up(state > cameras ? state : cameras, 64);
     f.gradient_scratch = arena.take<char>(f.gradient_scratch_bytes * f.p->threads);
     return arena.used;
-}
-
-RZ_FN float* gradient_record(const Frame& f, int64_t slot) {
-    return f.gradients + (slot - f.first_slot) * f.gradient_stride;
 }
 
 RZ_FN Frame make_frame(RzParams* p) {
@@ -205,6 +202,7 @@ RZ_FN Frame make_frame(RzParams* p) {
     f.tiles_x = (p->width + TILE_SIZE - 1) / TILE_SIZE;
     f.tiles_y = (p->height + TILE_SIZE - 1) / TILE_SIZE;
     f.tiles = (int64_t)f.tiles_x * f.tiles_y;
+    f.count_stride = f.tiles + 1 + LANES;
     // Few enough chunks that their tile counts stay small, enough of them to keep a dozen threads busy.
     const int64_t size = round_up((p->gaussians + 63) / 64, 16);
     f.chunk_size = size > 512 ? size : 512;

@@ -65,11 +65,13 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
     const VFloat opacity = g.opacity * s.compensation;
     VMask dropped;
     const uint32_t lanes = (uint32_t)((1ull << g.valid) - 1);
-    uint32_t drawn = bits(drawn_lanes(p, usable, s, opacity, dropped)) & lanes;
+    const uint32_t drawn = bits(drawn_lanes(p, usable, s, opacity, dropped)) & lanes;
     totals.nonfinite += __builtin_popcount((~bits(usable) | bits(dropped)) & lanes);
     const int64_t pair = image * p.gaussians + g.first;
-    for (int lane = 0; lane < g.valid; ++lane) f.counts[pair + lane] = 0;
-    if (!drawn) return;
+    if (!drawn) {
+        for (int lane = 0; lane < g.valid; ++lane) f.counts[pair + lane] = 0;
+        return;
+    }
 
     VFloat fields[RZ_RECORD_FLOATS];
     fill_record(p, s, opacity, fields);
@@ -81,21 +83,17 @@ RZ_FN void project_group(const Frame& f, int64_t image, const Group& g, VMask us
     } else if (f.packed_colors) {
         for (int c = 0; c < 3; ++c) fields[COLOR + c] = colors[c];
     }
-    alignas(64) float rows[LANES][RZ_RECORD_FLOATS];
-    store_columns(fields, rows);
+    float* records = f.records + pair * RZ_RECORD_FLOATS;
+    store_columns(fields, g.valid, records);
     Footprints found;
-    find_footprints(f, fields, found);
-    for (; drawn; drawn &= drawn - 1) {
-        const int lane = __builtin_ctz(drawn);
-        float* record = f.records + (pair + lane) * RZ_RECORD_FLOATS;
-        __builtin_memcpy(record, rows[lane], sizeof(rows[lane]));
-        const uint32_t count = count_tiles(f, found, lane, record, tile_counts);
-        f.footprints[pair + lane] = footprint_of(found, lane);
-        f.counts[pair + lane] = count;
-        // Until its slots are given out, a Gaussian's offset holds its depth: scattering need not read the record.
-        __builtin_memcpy(f.offsets + pair + lane, record + DEPTH, sizeof(uint32_t));
-        totals.instances += count;
-        totals.drawn += count > 0;
+    find_footprints(f, fields, from_bits(drawn), found);
+    store_footprints(found, g.valid, f.footprints + pair);
+    count_tiles(f, found, records, g.valid, f.counts + pair, tile_counts);
+    // Until its slots are given out, a Gaussian's offset holds its depth: scattering need not read the record.
+    store_rows<1>((float*)f.offsets + pair, 1, g.valid, fields + DEPTH);
+    for (int lane = 0; lane < g.valid; ++lane) {
+        totals.instances += f.counts[pair + lane];
+        totals.drawn += f.counts[pair + lane] > 0;
     }
 }
 
@@ -105,8 +103,8 @@ RZ_FN void project_chunk(const Frame& f, int64_t task) {
     const int64_t first = task % f.chunks * f.chunk_size;
     const int64_t end = first + f.chunk_size < p.gaussians ? first + f.chunk_size : p.gaussians;
     const Camera<float> camera = camera_of(p, image);
-    uint32_t* tile_counts = f.tile_counts + task * f.tiles;
-    __builtin_memset(tile_counts, 0, (size_t)f.tiles * sizeof(uint32_t));
+    uint32_t* tile_counts = f.tile_counts + task * f.count_stride;
+    __builtin_memset(tile_counts, 0, (size_t)f.count_stride * sizeof(uint32_t));
     ChunkTotals totals{0, 0, 0};
     VFloat colors[3 * MAX_COEFFICIENTS];
     for (int64_t i = first; i < end; i += LANES) {
@@ -126,6 +124,8 @@ RZ_FN void project_chunk(const Frame& f, int64_t task) {
         }
         project_group(f, image, g, usable, camera, colors, tile_counts, totals);
     }
+    uint32_t count = 0;
+    for (int64_t tile = 0; tile < f.tiles; ++tile) tile_counts[tile] = count += tile_counts[tile];
     f.totals[task] = totals;
 }
 

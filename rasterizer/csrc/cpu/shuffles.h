@@ -66,8 +66,8 @@ RZ_FN void fold_all(VFloat* x) {
     if constexpr (width > 1) fold_all<width / 2, half>(x);
 }
 
-// Lists the places of the bits of a mask, and `value` as often; returns their number. Whole vectors are written. Without
-// branches where the machine can: the number of bits is anyone's guess.
+// Lists the places of the bits of a mask, and `value` as often; returns their number. Whole vectors are written.
+// Without branches where the machine can: the number of bits is anyone's guess.
 template <class Mask>
 RZ_FN int list_bits(Mask mask, uint32_t value, uint32_t* places, uint32_t* values) {
     int count = 0;
@@ -121,15 +121,18 @@ RZ_FN void load_columns(const float* const* rows, VFloat (&out)[n]) {
     }
 }
 
-// n vectors to LANES rows of n floats, n a multiple of LANES.
+// n vectors to as many rows of n floats as are valid, n a multiple of LANES.
 template <int n>
-RZ_FN void store_columns(const VFloat (&columns)[n], float (&rows)[LANES][n]) {
+RZ_FN void store_columns(const VFloat (&columns)[n], int valid, float* rows) {
     static_assert(n % LANES == 0);
     for (int part = 0; part < n; part += LANES) {
         VFloat square[LANES];
         for (int k = 0; k < LANES; ++k) square[k] = columns[part + k];
         transpose(square);
-        for (int lane = 0; lane < LANES; ++lane) store(rows[lane] + part, square[lane]);
+        if (valid == LANES)
+            for (int lane = 0; lane < LANES; ++lane) store(rows + lane * n + part, square[lane]);
+        else
+            for (int lane = 0; lane < valid; ++lane) store(rows + lane * n + part, square[lane]);
     }
 }
 

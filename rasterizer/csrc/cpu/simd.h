@@ -137,6 +137,13 @@ RZ_FN VInt to_int(VFloat x) { return __builtin_convertvector(x.v, NativeInt); }
 RZ_FN VFloat to_float(VInt x) { return __builtin_convertvector(x, NativeFloat); }
 RZ_FN VInt least_int(VInt a, VInt b) { return (a & (a < b)) | (b & (a >= b)); }
 RZ_FN VInt greatest_int(VInt a, VInt b) { return (a & (a > b)) | (b & (a <= b)); }
+RZ_FN VFloat as_float(VInt x) { return (NativeFloat)x; }
+RZ_FN VInt select_int(VMask m, VInt yes, VInt no) { return (VInt)select(m, as_float(yes), as_float(no)).v; }
+RZ_FN VInt lane_numbers() {
+    VInt out;
+    for (int i = 0; i < LANES; ++i) out[i] = i;
+    return out;
+}
 RZ_FN void store_int(int32_t* p, VInt x) { __builtin_memcpy(p, &x, sizeof(x)); }
 
 RZ_FN VFloat square_root(VFloat x) {

@@ -1,0 +1,168 @@
+"""The figures of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from accelerate import Accelerator
+
+from cgsgan.comparison.contestants import Contestant
+from cgsgan.comparison.speed import MEGABYTE, Speed, measure_speeds, measure_training
+from cgsgan.data.dataset import DataConfig, open_dataset
+from cgsgan.data.progress import Progress, ignore_progress
+from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
+from cgsgan.metrics.extractors import FeatureExtractor
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonConfig:
+    """What to measure.
+
+    Attributes:
+        data: the real pictures.
+        quality: metrics, pictures and repeats; no metrics: no quality.
+        size: of the pictures whose making is timed, pixels; None: the largest training size among the contestants.
+        rounds: of the timing.
+        training_steps: to time; 0: rates come from the logs alone.
+    """
+
+    data: DataConfig
+    quality: EvaluationConfig | None
+    size: int | None = None
+    rounds: int = 15
+    training_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        names: of the contestants.
+        rows: label to one value for each contestant; None where there is none.
+        notes: what the figures do not say.
+        quality: everything that was measured of each contestant's pictures, as ``cgsgan evaluate`` writes it.
+    """
+
+    names: list[str]
+    rows: dict[str, list[Value]]
+    notes: list[str]
+    quality: list[dict[str, Any]] = field(default_factory=list)
+
+
+def compare(
+    contestants: Sequence[Contestant],
+    config: ComparisonConfig,
+    accelerator: Accelerator,
+    *,
+    extractor: FeatureExtractor,
+    identity: FeatureExtractor | None = None,
+    progress: Progress = ignore_progress,
+) -> Comparison:
+    """Measure everything.
+
+    Args:
+        contestants: on the accelerator's device.
+        config: see :class:`ComparisonConfig`.
+        accelerator: device.
+        extractor: of the features that pictures are compared by.
+        identity: features that know faces, for the metric of that name.
+        progress: told of what is done.
+    """
+    size = config.size or max(entrant.generator.resolution for entrant in contestants)
+    progress("timing", 0, 1)
+    speeds = measure_speeds(contestants, size=size, rounds=config.rounds)
+    progress("timing", 1, 1)
+    rates = None
+    if config.training_steps:
+        rates = measure_training(contestants, config.data, accelerator, steps=config.training_steps)
+    rows = _facts(contestants, speeds, rates, size)
+    quality: list[dict[str, Any]] = []
+    if config.quality is not None:
+        for entrant in contestants:
+            dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=progress)
+            source = GeneratorScenes(entrant.generator, config.quality.truncation_psi)
+            evaluator = Evaluator(source, dataset, extractor, config.quality, accelerator, progress, identity)
+            quality.append(evaluator.measure())
+        rows |= _figures(quality)
+    return Comparison(
+        names=[entrant.name for entrant in contestants],
+        rows=rows,
+        notes=_notes(contestants, extractor, measured=config.training_steps > 0, quality=config.quality),
+        quality=quality,
+    )
+
+
+def _facts(
+    contestants: Sequence[Contestant], speeds: Sequence[Speed], rates: Sequence[float] | None, size: int
+) -> dict[str, list[Value]]:
+    parameters = [entrant.parameters() for entrant in contestants]
+    rows: dict[str, list[Value]] = {
+        "from": [entrant.source for entrant in contestants],
+        "scenes": [entrant.kind for entrant in contestants],
+        "training size, px": [entrant.generator.resolution for entrant in contestants],
+        "trained, kimg": [entrant.generator.images_seen / 1000 for entrant in contestants],
+        "trained, minutes by its log": [entrant.logged_minutes for entrant in contestants],
+        "training, images/s by its log": [entrant.logged_rate for entrant in contestants],
+    }
+    if rates is not None:
+        rows["training, images/s here"] = list(rates)
+    rows |= {f"{name} parameters": [found[name] for found in parameters] for name in parameters[0]}
+    rows |= {
+        "generator weights, MB": [4 * found["generator"] / MEGABYTE for found in parameters],
+        "one kept scene, MB": [speed.scene_megabytes for speed in speeds],
+        f"latent to picture at {size} px, per s": [speed.latent_fps for speed in speeds],
+        f"kept scene to picture at {size} px, per s": [speed.cached_fps for speed in speeds],
+    }
+    if any(speed.peak_megabytes is not None for speed in speeds):
+        rows["peak memory of a picture, MB"] = [speed.peak_megabytes for speed in speeds]
+    return rows
+
+
+def _figures(quality: Sequence[dict[str, Any]]) -> dict[str, list[Value]]:
+    names = list(dict.fromkeys(name for found in quality for name in found["figures"]))
+    return {name: [found["figures"].get(name, {}).get("mean") for found in quality] for name in names}
+
+
+def _notes(
+    contestants: Sequence[Contestant],
+    extractor: FeatureExtractor,
+    *,
+    measured: bool,
+    quality: EvaluationConfig | None,
+) -> list[str]:
+    """What a reader would otherwise have to know."""
+    notes = ["Speeds were measured in this process, in turns, one picture at a time: medians."]
+    if any(entrant.logged_rate is not None for entrant in contestants):
+        notes.append(
+            "Rates and minutes by a log are those of the machine and the load at that time; they compare only if both "
+            "were the same for all." + ("" if measured else " --steps measures training here, side by side.")
+        )
+    seen = [entrant.generator.images_seen for entrant in contestants]
+    if min(seen) == 0:
+        fresh = [entrant.name for entrant, count in zip(contestants, seen, strict=True) if count == 0]
+        notes.append(f"Never trained, so its quality means nothing: {', '.join(fresh)}.")
+    elif max(seen) > 1.05 * min(seen):
+        notes.append("They were trained for different numbers of pictures.")
+    if len({entrant.generator.resolution for entrant in contestants}) > 1:
+        notes.append("Training sizes differ: each is compared with real pictures of its own size.")
+    notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
+    if quality is None:
+        return notes
+    if extractor.identity.startswith("random-"):
+        notes.append(
+            "fid, frd and similarity are by features of a fixed random network: they rank runs of one data set and are "
+            "no paper's FID. Other features need weights (--features)."
+        )
+    if quality.repeats == 1:
+        notes.append("One draw of latents and cameras: small differences mean nothing (--repeats).")
+    if "consistency" in quality.metrics and any(entrant.kind == "triplanes" for entrant in contestants):
+        notes.append(
+            "consistency carries a view into another one by its depth. That of tri-planes is the expected depth of a "
+            "cloud, rendered before the super-resolution if there is one: errors of depth and colour are in one figure."
+        )
+    return notes

@@ -1,0 +1,157 @@
+"""Generators that are ready to use: a network, the renderer its scenes were trained with, and where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, orbit
+from cgsgan.config import ConfigError, ExperimentConfig, parse_config
+from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
+from cgsgan.rendering.renderer import Renderer
+from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
+from cgsgan.rendering.volume import VolumeRenderer
+from cgsgan.training.checkpoint import find_generator
+from cgsgan.training.generator_file import read_generator
+from cgsgan.types import GeneratorOutput, TriPlaneOutput
+
+
+class TrainedGenerator(nn.Module):
+    """A generator with everything that is needed to look at what it makes.
+
+    Attributes:
+        network: latents to scenes.
+        config: the experiment it comes from.
+        renderer: draws its scenes as they were drawn in training, at any size.
+        images_seen: how long it was trained.
+        provenance: data, licence and command, as far as its file names them.
+        found: styles of heads that were found in photographs, when it comes from ``cgsgan invert``.
+    """
+
+    found: Tensor | None
+
+    def __init__(
+        self,
+        network: GaussianGenerator | TriPlaneGenerator,
+        config: ExperimentConfig,
+        images_seen: int = 0,
+        provenance: dict[str, str] | None = None,
+        found: Float[Tensor, "head num_ws w_dim"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("found", found, persistent=False)
+        self.network = network
+        self.config = config
+        self.images_seen = images_seen
+        self.provenance = provenance or {}
+        self.renderer = build_renderer(config)
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a latent."""
+        return self.network.z_dim
+
+    @property
+    def resolution(self) -> int:
+        """The image size it was trained at, pixels."""
+        return self.config.resolution
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the mapping network looks at cameras."""
+        config = self.config.generator
+        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+
+    @property
+    def dilation(self) -> float:
+        """The renderer's dilation as a standard deviation in world units at the data's camera distance.
+
+        A viewer that does not know the training size shows the same picture when this is added to the scales.
+
+        Raises:
+            ValueError: for tri-planes, which are not splatted.
+        """
+        rendering = self.config.rendering
+        if not isinstance(rendering, SplattingConfig):
+            raise ValueError("a tri-plane generator has no Gaussians, so none of their properties")
+        pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
+        return rendering.eps2d**0.5 * pixel
+
+    def map_latents(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Styles of latents; a generator that looks at cameras is told the front."""
+        return self.network.mapping(z, camera_labels=frontal_label(z)) if self.conditioned else self.network.mapping(z)
+
+    def forward(
+        self,
+        z: Float[Tensor, "batch z_dim"] | None = None,
+        *,
+        ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
+        truncation_psi: float = 1.0,
+        camera_labels: Float[Tensor, "batch 25"] | None = None,
+    ) -> GeneratorOutput | TriPlaneOutput:
+        """Scenes for latents ``z``, or for ``ws`` that were mapped before.
+
+        Args:
+            z: latents.
+            ws: styles.
+            truncation_psi: 1 for full variety.
+            camera_labels: what a generator that looks at cameras is told; None: the front, so that a scene does not
+                depend on where it is seen from.
+
+        Raises:
+            ValueError: for labels that the generator does not look at.
+        """
+        if not self.conditioned:
+            if camera_labels is not None:
+                raise ValueError("this generator does not look at cameras; expected camera_labels None")
+            return self.network(z, ws=ws, truncation_psi=truncation_psi)
+        if z is not None and camera_labels is None:
+            camera_labels = frontal_label(z)
+        return self.network(z, ws=ws, truncation_psi=truncation_psi, camera_labels=camera_labels)
+
+
+def frontal_label(z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch 25"]:
+    """The label of a camera in front of the face, for each latent."""
+    front = z.new_zeros(len(z))
+    return orbit(front, front).to_labels()
+
+
+def build_generator(config: GaussianGeneratorConfig | TriPlaneGeneratorConfig) -> GaussianGenerator | TriPlaneGenerator:
+    """The generator of a config, with fresh weights."""
+    return TriPlaneGenerator(config) if isinstance(config, TriPlaneGeneratorConfig) else GaussianGenerator(config)
+
+
+def build_renderer(config: ExperimentConfig) -> Renderer:
+    """The renderer of an experiment."""
+    if isinstance(config.rendering, SplattingConfig):
+        return SplattingRenderer(config.rendering, training_size=config.resolution)
+    return VolumeRenderer(config.rendering, training_size=config.resolution)
+
+
+def load_generator(
+    path: Path | str | None = None, *, device: torch.device | str = "cpu", best: bool = False
+) -> TrainedGenerator:
+    """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
+
+    Args:
+        path: a run folder means its newest checkpoint; None the generator that comes with the package.
+        device: where to put it.
+        best: of a run folder, the checkpoint with the best score (``training.evaluate_kimg``) instead of the newest.
+
+    Raises:
+        ValueError: when there is none, or it is damaged or of another kind.
+    """
+    file = find_generator(path, best=best)
+    stored = read_generator(file)
+    config = parse_config(stored.config, source=str(file))
+    network = build_generator(config.generator)
+    try:
+        network.load_state_dict(stored.weights)
+    except RuntimeError as error:
+        raise ConfigError(f"{file}: its weights do not fit its config ({' '.join(str(error).split())})") from None
+    generator = TrainedGenerator(network, config, stored.images_seen, stored.provenance, stored.heads.get("ws"))
+    return generator.eval().requires_grad_(False).to(device)

@@ -1,0 +1,1 @@
+"""Working with latents: photographs to latents (inversion), between latents, along directions of latents."""

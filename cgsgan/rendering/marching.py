@@ -1,0 +1,52 @@
+"""The volume rendering integral along rays, as a sum over the intervals between samples (Max 1995; EG3D's form)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad, softplus
+
+DENSITY_SHIFT = -1.0
+"""Added to raw densities before softplus: a fresh network makes thin fog."""
+TRANSMITTANCE_FLOOR = 1e-10
+"""Added to what an interval lets through, so that gradients pass behind opaque ones."""
+
+
+def activate_density(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Raw densities to densities per world unit."""
+    return softplus(raw + DENSITY_SHIFT)
+
+
+def interval_weights(
+    raw_densities: Float[Tensor, "*batch sample"], distances: Float[Tensor, "*batch sample"]
+) -> Float[Tensor, "*batch interval"]:
+    """How much each interval between neighbouring samples contributes to its ray.
+
+    An interval has the activated mean of the raw densities at its ends; opacity 1 - exp(-density length).
+
+    Args:
+        raw_densities: before activation.
+        distances: ascending along the last axis, world units.
+    """
+    density = activate_density((raw_densities[..., :-1] + raw_densities[..., 1:]) / 2)
+    # Not expm1: in float32 this is exactly 0 where next to nothing is, and whether a ray hits anything depends on it.
+    opacities = 1 - torch.exp(-density * distances.diff(dim=-1))
+    passed = pad(1 - opacities + TRANSMITTANCE_FLOOR, (1, -1), value=1.0)
+    return opacities * passed.cumprod(dim=-1)
+
+
+def sample_weights(weights: Float[Tensor, "*batch interval"]) -> Float[Tensor, "*batch sample"]:
+    """Weights of the samples, such that their sum of values is the intervals' sum of mean values at both ends."""
+    return (pad(weights, (1, 0)) + pad(weights, (0, 1))) / 2
+
+
+def expected_distance(
+    weights: Float[Tensor, "*batch interval"], distances: Float[Tensor, "*batch sample"]
+) -> Float[Tensor, "*batch 1"]:
+    """Mean distance of the middles of the intervals; infinite where the weights are all 0."""
+    middles = (distances[..., :-1] + distances[..., 1:]) / 2
+    total = weights.sum(dim=-1, keepdim=True)
+    hit = total > 0
+    mean = (weights * middles).sum(dim=-1, keepdim=True) / torch.where(hit, total, 1.0)
+    return torch.where(hit, mean, torch.inf)

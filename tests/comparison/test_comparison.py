@@ -1,0 +1,94 @@
+"""Generators side by side: what is measured, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cgsgan.cli import main
+from cgsgan.comparison import open_contestants
+from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, dump_config
+from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
+from cgsgan.generators import build_generator
+from cgsgan.training.checkpoint import TrainingState, save_checkpoint
+from cgsgan.training.generator_file import GeneratorFile
+from tests.tiny_experiment import randomize, tiny_config, tiny_planes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_synthetic(SyntheticConfig(count=24, resolution=32), tmp_path_factory.mktemp("data") / "heads.zip")
+
+
+def saved_run(folder: Path, config: ExperimentConfig, kimg: float) -> Path:
+    """A run folder with one checkpoint and a log."""
+    torch.manual_seed(1)
+    network = build_generator(config.generator)
+    randomize(network, 0.1)
+    stored = GeneratorFile(
+        config=config_to_dict(config), images_seen=int(kimg * 1000), weights=dict(network.state_dict())
+    )
+    save_checkpoint(folder / "checkpoints", stored, TrainingState(tensors={"x": torch.zeros(1)}, progress={}))
+    rows = [{"time": 60.0 * i, "kimg": i, "images_per_second": rate} for i, rate in enumerate((10.0, 30.0, 20.0))]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.yaml").write_text(dump_config(config))
+    return folder
+
+
+def test_gaussians_and_tri_planes_side_by_side(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    runs = [saved_run(tmp_path / "splats", tiny_config(), 3.0), saved_run(tmp_path / "planes", tiny_planes(), 5.0)]
+    out = tmp_path / "out"
+    asked = ["--count", "16", "--rounds", "2", "--steps", "1", "--seeds", "0-1", "--metrics", "fid", "consistency"]
+    code = main(["compare", *map(str, runs), "--data", str(data), "--out", str(out), *asked])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert printed.out.splitlines()[-1].startswith("wrote ")
+
+    found = json.loads((out / "compare.json").read_text())
+    assert found["names"] == ["splats", "planes"]
+    rows = found["rows"]
+    assert rows["scenes"] == ["gaussians", "triplanes"]
+    assert rows["trained, kimg"] == [3.0, 5.0]
+    assert rows["training, images/s by its log"] == [20.0, 20.0]
+    assert rows["trained, minutes by its log"] == [2.0, 2.0]
+    # 48 Gaussians of 14 numbers; 3 planes of 4 x 8 x 8 and 4 rows of 16 styles.
+    assert rows["one kept scene, MB"] == pytest.approx([48 * 14 * 4e-6, (3 * 4 * 64 + 4 * 16) * 4e-6])
+    for label in ("training, images/s here", "latent to picture at 32 px, per s", "frd", "generator parameters"):
+        assert all(value > 0 for value in rows[label]), label
+    assert "consistency_color_10deg" in rows
+    assert any("different numbers of pictures" in note for note in found["notes"])
+    assert any("no paper's FID" in note for note in found["notes"])
+    with Image.open(out / "compare.png") as picture:
+        assert picture.width > 2 * 3 * 32  # three views of each
+    page = (out / "compare.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("data:image/webp") == 2
+    assert "<script" not in page
+
+
+def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_planes()))
+    run = saved_run(tmp_path / "other" / "tiny", tiny_planes(), 1.0)
+    fresh, trained = open_contestants([path, run])
+    assert (fresh.generator.images_seen, trained.generator.images_seen) == (0, 1000)
+    assert fresh.name != trained.name
+    assert fresh.logged_rate is None
+    assert fresh.kind == trained.kind == "triplanes"
+    assert fresh.parameters() == trained.parameters()
+    (again,) = {c.parameters()["generator"] for c in open_contestants([path, path])}
+    assert again == sum(p.numel() for p in trained.generator.parameters())
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(ConfigError, match="expected two or more"):
+        open_contestants([tmp_path])
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert "no such file or folder" in error
+    assert error.count("\n") == 1
