@@ -66,8 +66,8 @@ RZ_FN void fold_all(VFloat* x) {
     if constexpr (width > 1) fold_all<width / 2, half>(x);
 }
 
-// Lists the places of the bits of a mask, and `value` as often; returns their number. Whole vectors are written.
-// Without branches where the machine can: the number of bits is anyone's guess.
+// Lists the places of the bits of a mask, and `value` as often; returns their number. Whole vectors are written. Without
+// branches where the machine can: the number of bits is anyone's guess.
 template <class Mask>
 RZ_FN int list_bits(Mask mask, uint32_t value, uint32_t* places, uint32_t* values) {
     int count = 0;

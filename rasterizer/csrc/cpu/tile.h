@@ -212,8 +212,12 @@ RZ_FN void prefetch_list(const float* records, const Entry* entries, const Entry
         __builtin_prefetch(records + (int64_t)entries->gaussian * RZ_RECORD_FLOATS, 0, 2);
 }
 
-RZ_FN void prefetch_record(const float* records, const Entry& entry) {
-    __builtin_prefetch(records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS);
+// More than a run of the replay holds, so that records arrive while the run before is blended.
+constexpr int RECORDS_AHEAD = 72;
+
+RZ_FN void prefetch_record(const float* records, const Entry* entry, const Entry* end) {
+    if (entry + RECORDS_AHEAD < end)
+        __builtin_prefetch(records + (int64_t)entry[RECORDS_AHEAD].gaussian * RZ_RECORD_FLOATS);
 }
 
 }  // namespace RZ_NAMESPACE
