@@ -135,8 +135,8 @@ RZ_FN int64_t fill_replay(const Frame& f, const Tile& t, const float* records, i
     }
     for (int i = 0; i < count; ++i) {
         const uint32_t block = replay.blocks[i];
-        replay.alphas[i] =
-            alpha_at(records + (int64_t)replay.gaussians[i] * RZ_RECORD_FLOATS, t.columns[block % BLOCK_COLUMNS], t.rows[block / BLOCK_COLUMNS]);
+        const float* record = records + (int64_t)replay.gaussians[i] * RZ_RECORD_FLOATS;
+        replay.alphas[i] = alpha_at(record, t.columns[block % BLOCK_COLUMNS], t.rows[block / BLOCK_COLUMNS]);
     }
     return next;
 }
@@ -160,7 +160,7 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
         const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
         const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
         const VFloat before = pixels.transmittance[block], unclamped = *alphas++;
-        const Step s = advance(t, unclamped, before);
+        const Step s = advance(t, unclamped, before, every_lane());
         pixels.transmittance[block] = select(s.goes_on, s.next, zero);
         const VFloat* v = pixels.v_features + block * channels;
         VFloat u = pixels.v_alphas[block];
@@ -181,6 +181,9 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
     }
 }
 
+// More than a run of the replay holds, so that records arrive while the run before is blended.
+constexpr int RECORDS_AHEAD = 72;
+
 template <int known>
 RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const Tile t = make_tile(f, task);
@@ -191,8 +194,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const int channels = channel_count<known>(f);
     const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
-    for (int64_t i = start; i < end && i < start + RECORDS_AHEAD; ++i)
-        prefetch_record(records, f.entries + i - RECORDS_AHEAD, f.entries + end);
+    for (int64_t i = start; i < end && i < start + RECORDS_AHEAD; ++i) prefetch_record(records, f.entries[i]);
     Pixels pixels;
     VFloat fixed_v[known > 0 ? BLOCKS * known : 1], fixed_sums[known > 0 ? known : 1];
     pixels.v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
@@ -208,7 +210,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         next = fill_replay(f, t, records, first, end, replay);
         const VFloat* alphas = replay.alphas;
         for (int64_t i = first; i < next; ++i) {
-            prefetch_record(records, f.entries + i, f.entries + end);
+            if (i + RECORDS_AHEAD < end) prefetch_record(records, f.entries[i + RECORDS_AHEAD]);
             if (!f.masks[i]) continue;
             const Entry& entry = f.entries[i];
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;

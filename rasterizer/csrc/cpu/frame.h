@@ -27,17 +27,17 @@ typedef uint64_t BlockMask;
 
 constexpr double LOG2_E = 1.4426950408889634;
 
-// Fields of a record, a cache line per Gaussian and view. The conic is scaled so that the exponent of 2 is
-// dx * (A * dx + B * dy) + C * dy * dy.
+// Fields of a record, a cache line per Gaussian and view. The conic is scaled so that a Gaussian falls off as
+// 2^-(dx * (A * dx + B * dy) + C * dy * dy). Those that find_touching needs stand first.
 enum Field {
     PIXEL_X,
     PIXEL_Y,
     CONIC_A,
     CONIC_B,
     CONIC_C,
-    OPACITY,
-    LEAST,     // exponent at which alpha falls below its threshold
+    REACH,     // the exponent beyond which alpha falls below its threshold
     EXTENT_X,  // half width and height of the ellipse outside of which alpha is below its threshold
+    OPACITY,
     EXTENT_Y,
     COLOR,              // 3 channels, where the image has 3
     DEPTH = COLOR + 3,  // beside the colors, as one more channel
