@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cgsgan.export import compressed_ply, gltf, ply, sog, splat, spz
+from cgsgan.export.axes import AXES
 from cgsgan.export.compressed_ply import read_compressed_ply, write_compressed_ply
 from cgsgan.export.gltf import read_gltf, write_gltf
 from cgsgan.export.ply import read_ply, read_sh_rest, write_ply
-from cgsgan.export.ply_header import read_tables, stated_axes
+from cgsgan.export.ply_header import PlyError, read_tables, stated_axes
 from cgsgan.export.scene import DEFAULTS, ExportOptions, ViewDependentColorWarning
 from cgsgan.export.sog import read_sog, write_sog
 from cgsgan.export.splat import read_splat, write_splat
@@ -187,4 +188,7 @@ def _stated_axes(path: Path, found: Format) -> str | None:
     if found not in (FORMATS[".ply"], FORMATS[".compressed.ply"]):
         return None
     tables = read_tables(path)
-    return stated_axes(next(iter(tables.values())).comments) if tables else None
+    axes = stated_axes(next(iter(tables.values())).comments) if tables else None
+    if axes not in (None, *AXES):
+        raise PlyError(f"{path}: expected opencv or opengl as the axes in its header, got {axes[:20]!r}; say which")
+    return axes

@@ -206,8 +206,9 @@ def _check_scene(gaussians: Gaussians, options: ExportOptions, writer: str) -> N
     if not 0 <= options.extra_dilation < float("inf"):
         raise ValueError(f"{writer}: extra_dilation must be a length >= 0 in world units, got {options.extra_dilation}")
     for name, tensor in vars(gaussians).items():
-        bad = int((~tensor.float().isfinite()).sum())  # the files are float32
-        if bad:
+        finite = tensor.float().isfinite()  # the files are float32
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
             raise ValueError(f"{writer}: gaussians.{name} holds {bad} NaN or Inf of {tensor.numel()} values")
     if bool((gaussians.scales < 0).any()):
         raise ValueError(f"{writer}: gaussians.scales must be standard deviations >= 0; these look like logarithms")

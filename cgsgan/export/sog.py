@@ -29,7 +29,7 @@ AXES = "opencv"
 CODES = 256
 LLOYD_STEPS = 12
 WEBP_EFFORT = {"quality": 50, "method": 2}
-"""Lossless whatever it is; more effort saves 2 % and takes three times as long."""
+"""Lossless whatever it is; more saves nothing on such pictures (the most: the same size in 130 times the time)."""
 MADE = (1980, 1, 1, 0, 0, 0)
 """The date of everything in the zip: the same scene gives the same bytes."""
 
@@ -72,9 +72,9 @@ def write_sog(path: str | os.PathLike[str], gaussians: Gaussians, options: Expor
         "asset": {"generator": "cgsgan"},
         "count": scene.count,
         "means": {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]},
-        "scales": {"codebook": scale_codes.tolist(), "files": ["scales.webp"]},
+        "scales": {"codebook": _short(scale_codes), "files": ["scales.webp"]},
         "quats": {"files": ["quats.webp"]},
-        "sh0": {"codebook": color_codes.tolist(), "files": ["sh0.webp"]},
+        "sh0": {"codebook": _short(color_codes), "files": ["sh0.webp"]},
     }
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:  # WebP does not shrink further
         for name, values in pictures.items():
@@ -129,6 +129,11 @@ def make_codebook(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moving = codes[len(even) :]
     codes = np.sort(np.concatenate([even, moving]))
     return codes, np.searchsorted((codes[1:] + codes[:-1]) / 2, values).astype(np.uint8)
+
+
+def _short(codes: np.ndarray) -> list[float]:
+    """Seven digits, as float32 holds: a small head's codebooks are a tenth of its file otherwise."""
+    return [float(f"{code:.7g}") for code in codes]
 
 
 def _webp(values: np.ndarray) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
 import os
+import struct
+import tracemalloc
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +27,7 @@ from cgsgan.export import (
 )
 from cgsgan.export.formats import FORMATS
 from cgsgan.types import Gaussians
-from tests.export.round_trips import random_scene, worst_errors
+from tests.export.round_trips import random_scene, refused, worst_errors
 
 MADE = Path(__file__).parent / "splat_transform"
 SUFFIXES = list(FORMATS)
@@ -181,6 +186,46 @@ def test_describe(tmp_path: Path, suffix: str) -> None:
     low, high = (float(v) for v in told["x range"].split(" .. "))
     assert low == pytest.approx(-0.4858, abs=1e-3)
     assert high == pytest.approx(0.4971, abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".compressed.ply"])
+def test_unknown_axes_in_a_header_are_refused_unless_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_splats(path, random_scene(3))
+    path.write_bytes(path.read_bytes().replace(b"axes opencv", b"axes openvc"))
+    with pytest.raises(SplatFileError, match="opencv or opengl as the axes in its header, got 'openvc'"):
+        read_splats(path)
+    assert read_splats(path, axes="opencv").count == 3
+
+
+def lying(suffix: str, data: bytes) -> bytes:
+    """The file of three splats, of which its header says that they are very many."""
+    if suffix.endswith(".ply"):
+        return data.replace(b"vertex 3", b"vertex 300000000").replace(b"chunk 1", b"chunk 1171875")
+    if suffix == ".spz":
+        flat = bytearray(gzip.decompress(data))
+        flat[8:12] = struct.pack("<I", 300_000_000)
+        return gzip.compress(bytes(flat))
+    if suffix == ".sog":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content.replace(b'"count": 3', b'"count": 300000000'))
+        return out.getvalue()
+    return data.replace(b'"count": 3', b'"count": 300000000').replace(b'"count":3', b'"count":9')
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".splat"])  # which has no header
+def test_a_header_that_lies_costs_no_memory(tmp_path: Path, good_files: dict[str, bytes], suffix: str) -> None:
+    data = lying(suffix, good_files[suffix])
+    assert data != good_files[suffix]
+    tracemalloc.start()
+    refused(tmp_path / f"a{suffix}", data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000  # worst observed 73 kB
 
 
 def test_unknown_endings_and_missing_files(tmp_path: Path) -> None:
