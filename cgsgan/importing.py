@@ -169,7 +169,7 @@ def make_generator(
             rendering=options.rendering,
         )
         return loaded.network, config.resolved()
-    names = [name if name.isprintable() else repr(name) for name in list(state)[:MOST_NAMED]]
+    names = [name[:100] if name.isprintable() else repr(name[:100]) for name in list(state)[:MOST_NAMED]]
     raise WeightsError(
         f"neither a CGS-GAN nor an EG3D generator: expected tensors like _xyz or backbone.synthesis.b4.const, found "
         f"{', '.join(names)}{' ...' if len(state) > MOST_NAMED else ''}"

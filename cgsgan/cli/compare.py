@@ -131,7 +131,9 @@ def _print(found: Comparison) -> None:
 
     from cgsgan.comparison.page import format_value
 
-    table = Table("", *found.names)
+    table = Table()
+    for name in ("", *found.names):
+        table.add_column(name, overflow="fold")
     for label, values in found.rows.items():
         table.add_row(label, *(format_value(value) for value in values))
     console = Console()

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,7 +76,7 @@ def _open(path: Path, name: str, device: torch.device | str, best: bool) -> Cont
         ready = generator.eval().requires_grad_(False).to(device)
         return Contestant(name=name, source=f"{path}, fresh weights", generator=ready)
     generator = load_generator(path, device=device, best=best)
-    rows = [row for row in read_log(_log_of(path)) if "event" not in row and "images_per_second" in row]
+    rows = _rows_until(read_log(_log_of(path)), generator.images_seen / 1000)
     times = [float(row["time"]) for row in rows if "time" in row]
     return Contestant(
         name=name,
@@ -84,6 +85,12 @@ def _open(path: Path, name: str, device: torch.device | str, best: bool) -> Cont
         logged_rate=statistics.median(float(row["images_per_second"]) for row in rows) if rows else None,
         logged_minutes=(times[-1] - times[0]) / 60 if len(times) > 1 else None,
     )
+
+
+def _rows_until(rows: Sequence[dict[str, Any]], kimg: float) -> list[dict[str, Any]]:
+    """What a log says of the time before a checkpoint."""
+    measured = [row for row in rows if "event" not in row and "images_per_second" in row]
+    return [row for row in measured if float(row.get("kimg", 0.0)) <= kimg + 1e-3]
 
 
 def _log_of(path: Path) -> Path:
@@ -95,10 +102,23 @@ def _log_of(path: Path) -> Path:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many as it takes to tell them apart."""
-    parts = [path.with_suffix("").parts if path.suffix else path.parts for path in paths]
+    """The run of each path, or as much as it takes to tell them apart."""
+    parts = [_telling_parts(path) for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{path} ({index + 1})" for index, path in enumerate(paths)]
+
+
+def _telling_parts(path: Path) -> tuple[str, ...]:
+    path = path.resolve()
+    if path.suffix == ".safetensors":
+        path = path.parent if path.stem == "generator" else path.with_suffix("")
+    if path.suffix in (".yaml", ".yml"):
+        path = path.with_suffix("")
+    checkpoint = path.name if path.name.startswith("kimg-") else None
+    if checkpoint is None:
+        return path.parts
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return (*folder.parts[:-1], f"{folder.name} {checkpoint}")

@@ -18,6 +18,7 @@ from cgsgan.interop.errors import WeightsError
 
 MOST_NAMED = 4
 """So many keys are named in an error, then their number."""
+LONGEST_KEY = 150
 CLOSE = 1e-5
 """Constants that the published networks keep among their weights must be what our networks compute with."""
 
@@ -126,7 +127,7 @@ def _misshapen(state: Mapping[str, Tensor], known: Mapping[str, tuple[int, ...]]
 
 
 def _listed(problem: str, keys: Iterable[str]) -> str:
-    keys = [key if key.isprintable() else repr(key) for key in keys]
+    keys = [key[:LONGEST_KEY] if key.isprintable() else repr(key[:LONGEST_KEY]) for key in keys]
     if not keys:
         return ""
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""

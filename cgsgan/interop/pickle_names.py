@@ -23,6 +23,7 @@ STUB_PACKAGES = (
     "metrics.",
     "camera_utils.",
     "gaussian_splatting.",
+    "diff_gaussian_rasterization.",
     "torch.nn.modules.",
     "torch.optim.",
 )
@@ -40,6 +41,8 @@ MENTIONED = frozenset(
     ]
 )
 """Names that may stand in a file without being called."""
+MENTIONED_PACKAGES = ("torch.nn.functional.", "torch._C._nn.")
+"""Activation functions, which modules keep as attributes; likewise."""
 Maker = Callable[[tuple[Any, ...]], Any]
 
 
@@ -49,7 +52,8 @@ def check_name(full: str) -> None:
     Raises:
         WeightsError: names it.
     """
-    if full not in MENTIONED and full not in MAKERS and full not in torch_streams.STORAGE_TYPES and not is_stub(full):
+    known = full in MENTIONED or full in MAKERS or full in torch_streams.STORAGE_TYPES
+    if not known and not is_stub(full) and not full.startswith(MENTIONED_PACKAGES):
         raise WeightsError(f"refers to {full}, which is no part of a network's weights; refused, nothing was run")
 
 

@@ -85,6 +85,16 @@ def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
     assert again == sum(p.numel() for p in trained.generator.parameters())
 
 
+def test_a_checkpoint_is_named_after_its_run_and_knows_its_part_of_the_log(tmp_path: Path):
+    runs = [saved_run(tmp_path / name, tiny_config(), 1.0) for name in ("one", "two")]
+    (checkpoint,) = (runs[0] / "checkpoints").glob("kimg-*")
+    first, second = open_contestants([checkpoint, runs[1]])
+    assert (first.name, second.name) == ("one kimg-00001.000", "two")
+    assert (first.logged_rate, first.logged_minutes) == (20.0, 1.0)  # of 10 and 30, one minute apart
+    same, other = open_contestants([checkpoint / "generator.safetensors", runs[0]])
+    assert same.name != other.name
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(ConfigError, match="expected two or more"):
         open_contestants([tmp_path])

@@ -32,7 +32,6 @@ def test_files_open_with_their_triangles_and_colors(tmp_path: Path, suffix: str)
     assert loaded.volume == pytest.approx(0.0265, rel=0.2)
     colors = linear_from_srgb(mesh.colors) if suffix == ".glb" else mesh.colors  # as the formats define them
     np.testing.assert_allclose(loaded.visual.vertex_colors[:, :3] / 255, colors.numpy(), atol=1 / 250)
-    np.testing.assert_allclose(loaded.vertex_normals, mesh.normals.numpy(), atol=1e-3)
 
 
 def test_normals_point_outward():

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cgsgan.cameras import Cameras, orbit
+from cgsgan.models.triplane.generator import TriPlaneGenerator
 from cgsgan.rendering import SplattingConfig, SplattingRenderer, VolumeConfig, VolumeRenderer
 from cgsgan.rendering.ray_tracing import chunks
 from cgsgan.types import Gaussians, TriPlanes
+from tests.models.triplane.test_generator import TINY
 from tests.rendering.fields import ball, field_scenes, raw_density
 
 FINE = VolumeConfig(samples=96, importance_samples=96)
@@ -181,22 +183,23 @@ def test_refined_pictures_are_resized_to_what_is_asked_for():
 
 
 def test_views_of_a_scene_ask_nothing_of_the_network_that_made_it():
-    made = 0
-
-    def backbone() -> TriPlanes:
-        nonlocal made
-        made += 1
-        return field_scenes(ball((0.0, 0.1, 0.0), 0.2))
-
-    scenes = backbone()
-    renderer = VolumeRenderer(VolumeConfig(samples=12, importance_samples=12), 9)
-    angles = torch.linspace(-0.6, 0.6, 5)[None]
-    together = renderer(scenes, orbit(angles, 0 * angles), size=9, backgrounds=black(1, 5)).images
-    for view in range(5):
-        camera = orbit(angles[:, view : view + 1], torch.zeros(1, 1))
-        alone = renderer(scenes, camera, size=9, backgrounds=black()).images
-        torch.testing.assert_close(alone[:, 0], together[:, view], rtol=0, atol=1e-6)
-    assert made == 1
+    generator = TriPlaneGenerator(TINY).eval().requires_grad_(False)
+    calls: list[str] = []
+    for name in ("mapping", "backbone", "decoder"):
+        getattr(generator, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    with torch.no_grad():
+        scenes = generator(torch.randn(1, generator.z_dim), camera_labels=frontal(1, 1).to_labels()[:, 0]).scenes
+        assert set(calls) == {"mapping", "backbone"}
+        calls.clear()
+        renderer = VolumeRenderer(VolumeConfig(samples=8, importance_samples=8, neural_resolution=8), TINY.resolution)
+        angles = torch.linspace(-0.6, 0.6, 5)[None]
+        size = TINY.resolution
+        together = renderer(scenes, orbit(angles, 0 * angles), size=size, backgrounds=black(1, 5)).images
+        for view in range(5):
+            camera = orbit(angles[:, view : view + 1], torch.zeros(1, 1))
+            alone = renderer(scenes, camera, size=size, backgrounds=black()).images
+            torch.testing.assert_close(alone[:, 0], together[:, view], rtol=0, atol=1e-5)
+    assert set(calls) == {"decoder"}
 
 
 @pytest.mark.parametrize(("scenes", "rays", "at_once"), [(3, 5, 0), (3, 5, 2), (4, 5, 8), (2, 3, 100), (1, 7, 3)])

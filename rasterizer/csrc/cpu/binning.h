@@ -219,6 +219,7 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
     uint32_t* places = f.tile_counts + task * f.count_stride;
     uint32_t slot = f.chunk_slots[task];
+    if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
     for (int64_t i = first; i < end; ++i) {
         const int64_t pair = image * n + i;
         const uint32_t key = f.offsets[pair];

@@ -65,15 +65,16 @@ template <int known, bool training>
 RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry* entries, int block, VFloat& state,
                        VFloat* sums) {
     const VFloat x = t.columns[block % BLOCK_COLUMNS], y = t.rows[block / BLOCK_COLUMNS], zero = 0.0f;
-    VFloat transmittance = maximum(state, zero), last = absolute(state);
+    VFloat transmittance = absolute(state);  // a finished pixel keeps its last one
+    VMask alive = state > zero;
     VFloat colors[known > 0 ? known : 1];
     for (int c = 0; c < known; ++c) colors[c] = sums[c];
-    const auto blend = [&](int i, VFloat unclamped) __attribute__((always_inline)) {
+    const auto blend = [&](int i, VFloat unclamped, VMask counted) __attribute__((always_inline)) {
         const float* record = batch.records[i];
-        const Step s = advance(t, unclamped, transmittance);
-        if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(s.changed) << block);
-        last = select(s.goes_on, s.next, last);
-        transmittance = select(s.goes_on, s.next, zero);
+        const Step s = advance(t, unclamped, transmittance, alive);
+        if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(counted & alive) << block);
+        transmittance = select(s.goes_on, s.next, transmittance);
+        alive = s.goes_on;
         if constexpr (known > 0)
             for (int c = 0; c < known; ++c) colors[c] += s.weight * record[COLOR + c];
         else
@@ -81,24 +82,29 @@ RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry*
     };
     for (uint64_t left = batch.touching[block]; left; left &= left - 1) {
         const int i = __builtin_ctzll(left);
-        if (!(left & (left - 1))) {
-            blend(i, alpha_at(batch.records[i], x, y));
+        left &= left - 1;
+        if (!left) {
+            const Alphas alone = alphas_at(batch.records[i], batch.records[i], x, y);
+            blend(i, alone.a, alone.counted_a);
             break;
         }
-        left &= left - 1;
         const int j = __builtin_ctzll(left);
-        const Twice alphas = alphas_at(batch.records[i], batch.records[j], x, y);
-        blend(i, alphas.a);
-        blend(j, alphas.b);
-        if (!any(transmittance > zero)) break;
+        const Alphas alphas = alphas_at(batch.records[i], batch.records[j], x, y);
+        blend(i, alphas.a, alphas.counted_a);
+        blend(j, alphas.b, alphas.counted_b);
+        if (!any(alive)) break;
     }
     for (int c = 0; c < known; ++c) sums[c] = colors[c];
-    state = select(transmittance > zero, last, -last);
+    state = select(alive, transmittance, -transmittance);
 }
 
 // Keeps for the backward pass which blocks each entry of a batch changed.
 RZ_FN void keep_masks(const Frame& f, const Batch& batch, const Entry* entries) {
-    __builtin_memcpy(f.masks + (entries - f.entries), batch.reached, (size_t)batch.count * sizeof(BlockMask));
+    BlockMask* masks = f.masks + (entries - f.entries);
+    for (int i = 0; i < batch.count; ++i) {
+        masks[i] = batch.reached[i];
+        f.contributes[entries[i].slot] = batch.reached[i] != 0;
+    }
 }
 
 template <int known, bool training>

@@ -100,7 +100,7 @@ RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, f
         for (int k = 0; k < MOMENTS; ++k) all[k] = moments[k];
         for (int c = 0; c < known; ++c) all[MOMENTS + c] = v_channels[c];
         fold_all<LANES / 2, MOMENTS + known>(all);
-        for (int k = 0; k < (MOMENTS + known + LANES - 1) / LANES; ++k) store(out + k * LANES, all[k]);
+        for (int k = 0; k < (MOMENTS + known + LANES - 1) / LANES; ++k) stream(out + k * LANES, all[k]);
     } else {
         float sums[2 * LANES];
         fold_all<LANES / 2, MOMENTS>(moments);
@@ -160,7 +160,7 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
         const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
         const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
         const VFloat before = pixels.transmittance[block], unclamped = *alphas++;
-        const Step s = advance(t, unclamped, before);
+        const Step s = advance(t, unclamped, before, every_lane());
         pixels.transmittance[block] = select(s.goes_on, s.next, zero);
         const VFloat* v = pixels.v_features + block * channels;
         VFloat u = pixels.v_alphas[block];
@@ -181,9 +181,8 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
     }
 }
 
-// What an entry needs is fetched so many entries before: more than a run of the replay holds, so that it arrives while
-// the run before is blended. Its slot's place, too: a store that misses the caches holds up those behind it.
-constexpr int AHEAD = 72;
+// More than a run of the replay holds, so that records arrive while the run before is blended.
+constexpr int RECORDS_AHEAD = 72;
 
 template <int known>
 RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
@@ -195,7 +194,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
     const int channels = channel_count<known>(f);
     const int64_t scene = t.image / f.p->views;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
-    for (int64_t i = start; i < end && i < start + AHEAD; ++i) prefetch_record(records, f.entries[i]);
+    for (int64_t i = start; i < end && i < start + RECORDS_AHEAD; ++i) prefetch_record(records, f.entries[i]);
     Pixels pixels;
     VFloat fixed_v[known > 0 ? BLOCKS * known : 1], fixed_sums[known > 0 ? known : 1];
     pixels.v_features = known > 0 ? fixed_v : (VFloat*)(f.gradient_scratch + worker * f.gradient_scratch_bytes);
@@ -205,17 +204,13 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         pixels.transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(0.0f));
     read_gradients(f, t, pixels.v_features, pixels.v_alphas, pixels.behind);
 
-    uint32_t place = (uint32_t)(1 + start - f.first_slot);
     Replay replay;
     for (int64_t next = start; next < end;) {
         const int64_t first = next;
         next = fill_replay(f, t, records, first, end, replay);
         const VFloat* alphas = replay.alphas;
         for (int64_t i = first; i < next; ++i) {
-            if (i + AHEAD < end) {
-                prefetch_record(records, f.entries[i + AHEAD]);
-                __builtin_prefetch(f.places + (f.entries[i + AHEAD].slot - f.first_slot), 1);
-            }
+            if (i + RECORDS_AHEAD < end) prefetch_record(records, f.entries[i + RECORDS_AHEAD]);
             if (!f.masks[i]) continue;
             const Entry& entry = f.entries[i];
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;
@@ -223,10 +218,10 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
             VFloat moments[MOMENTS];
             replay_entry<known>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
             alphas += __builtin_popcountll(f.masks[i]);
-            write_instance<known>(f, moments, v_channels, f.gradients + (int64_t)place * f.gradient_stride);
-            f.places[entry.slot - f.first_slot] = place++;
+            write_instance<known>(f, moments, v_channels, gradient_record(f, entry.slot));
         }
     }
+    fence_streams();
 }
 
 }  // namespace RZ_NAMESPACE

@@ -27,17 +27,17 @@ typedef uint64_t BlockMask;
 
 constexpr double LOG2_E = 1.4426950408889634;
 
-// Fields of a record, a cache line per Gaussian and view. The conic is scaled so that the exponent of 2 is
-// dx * (A * dx + B * dy) + C * dy * dy.
+// Fields of a record, a cache line per Gaussian and view. The conic is scaled so that a Gaussian falls off as
+// 2^-(dx * (A * dx + B * dy) + C * dy * dy). Those that find_touching needs stand first.
 enum Field {
     PIXEL_X,
     PIXEL_Y,
     CONIC_A,
     CONIC_B,
     CONIC_C,
-    OPACITY,
-    LEAST,     // exponent at which alpha falls below its threshold
+    REACH,     // the exponent beyond which alpha falls below its threshold
     EXTENT_X,  // half width and height of the ellipse outside of which alpha is below its threshold
+    OPACITY,
     EXTENT_Y,
     COLOR,              // 3 channels, where the image has 3
     DEPTH = COLOR + 3,  // beside the colors, as one more channel
@@ -101,12 +101,13 @@ struct Frame {
     // instance memory
     Entry* entries;
     BlockMask* masks;      // of the entries: blocks to which it contributes
+    uint8_t* contributes;  // slots that have a gradient record
     char* scratch;         // of each worker
     int64_t scratch_bytes;
 
     // gradient memory
-    float* gradients;       // [1 + slots of a group of scenes, gradient_stride] in list order, first a record of zeros
-    uint32_t* places;       // of the slots of a group, in Gaussian order: its record's place in `gradients`, 0 if none
+    float* gradients;       // [slots of a group of scenes, gradient_stride]
+    float* no_gradient;     // a record of zeros
     int64_t first_scene;    // of the group whose gradients are computed
     int64_t first_slot;
     float* camera_partial;  // [batch, chunks, views, RZ_CAMERA_FLOATS]
@@ -148,6 +149,7 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
     f.masks = arena.take<BlockMask>(f.p->forward_only ? 0 : n);
+    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n + 4);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);
     f.scratch_bytes = round_up(state > sorting ? state : sorting, 64);
@@ -182,9 +184,8 @@ RZ_FN int64_t most_group_slots(const Frame& f) {
 
 RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
-    const int64_t slots = most_group_slots(f);
-    f.gradients = arena.take<float>((1 + slots) * f.gradient_stride);
-    f.places = arena.take<uint32_t>(slots + 4);
+    f.gradients = arena.take<float>(most_group_slots(f) * f.gradient_stride);
+    f.no_gradient = arena.take<float>(f.gradient_stride);
     f.camera_partial = arena.take<float>(f.p->batch * f.chunks * f.p->views * RZ_CAMERA_FLOATS);
     f.background_partial = arena.take<float>(f.images * f.tiles * f.p->channels);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 2) * f.blended * (int64_t)sizeof(VFloat);
@@ -192,6 +193,10 @@ RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     f.gradient_scratch_bytes = round_up(state > cameras ? state : cameras, 64);
     f.gradient_scratch = arena.take<char>(f.gradient_scratch_bytes * f.p->threads);
     return arena.used;
+}
+
+RZ_FN float* gradient_record(const Frame& f, int64_t slot) {
+    return f.gradients + (slot - f.first_slot) * f.gradient_stride;
 }
 
 RZ_FN Frame make_frame(RzParams* p) {

@@ -15,15 +15,6 @@ void backward_task(void* frame, int64_t task, int worker) {
     const Frame& f = *(Frame*)frame;
     backward_chunk(f, f.first_scene * f.chunks + task, worker);
 }
-// Places are cleared in pieces, so that all threads share the work.
-constexpr int64_t PIECE = 1 << 14;
-int64_t pieces(int64_t slots) { return (slots + PIECE - 1) / PIECE; }
-void clear_places_task(void* frame, int64_t task, int) {
-    const Frame& f = *(Frame*)frame;
-    const int64_t slots = scene_slot(f, group_end(f, f.first_scene)) - f.first_slot;
-    const int64_t first = task * PIECE, count = slots - first < PIECE ? slots - first : PIECE;
-    __builtin_memset(f.places + first, 0, (size_t)count * sizeof(uint32_t));
-}
 void reduce_task(void* frame, int64_t task, int) { reduce_image(*(Frame*)frame, task); }
 
 template <int known, bool training>
@@ -83,8 +74,7 @@ int backward(RzParams* p) {
         const int64_t scenes = group_end(f, first) - first;
         f.first_scene = first;
         f.first_slot = scene_slot(f, first);
-        for (int k = 0; k < f.gradient_stride; ++k) f.gradients[k] = 0.0f;
-        rz_pool::run(pieces(scene_slot(f, first + scenes) - f.first_slot), p->threads, clear_places_task, &f);
+        for (int k = 0; k < f.gradient_stride; ++k) f.no_gradient[k] = 0.0f;
         rz_pool::run(scenes * p->views * f.tiles, p->threads, blend, &f);
         rz_pool::run(scenes * f.chunks, p->threads, backward_task, &f);
     }

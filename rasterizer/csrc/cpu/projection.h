@@ -29,11 +29,11 @@ RZ_FN void fill_record(const RzParams& p, const Projection<VFloat>& s, VFloat op
     const VFloat squared = reach * (float)(2.0 / LOG2_E);
     fields[PIXEL_X] = s.pixel_x;
     fields[PIXEL_Y] = s.pixel_y;
-    fields[CONIC_A] = s.conic_a * (float)(-0.5 * LOG2_E);
-    fields[CONIC_B] = s.conic_b * (float)-LOG2_E;
-    fields[CONIC_C] = s.conic_c * (float)(-0.5 * LOG2_E);
+    fields[CONIC_A] = s.conic_a * (float)(0.5 * LOG2_E);
+    fields[CONIC_B] = s.conic_b * (float)LOG2_E;
+    fields[CONIC_C] = s.conic_c * (float)(0.5 * LOG2_E);
     fields[OPACITY] = opacity;
-    fields[LEAST] = -reach;
+    fields[REACH] = reach;
     fields[EXTENT_X] = square_root(squared * s.cov_a);
     fields[EXTENT_Y] = square_root(squared * s.cov_c);
     fields[DEPTH] = s.view[2];

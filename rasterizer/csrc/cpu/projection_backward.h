@@ -6,39 +6,29 @@
 
 namespace RZ_NAMESPACE {
 
-// Fetches what gather_group will read for the group after the next one: records lie where their lists are.
-RZ_FN void prefetch_instances(const Frame& f, int64_t image, int64_t first) {
-    constexpr int AHEAD = 2 * LANES;
-    const int64_t last = f.p->gaussians - 1;
-    const uint32_t* offsets = f.offsets + image * f.p->gaussians;
-    if (first + AHEAD > last) return;
-    const uint32_t end = offsets[first + AHEAD + LANES < last ? first + AHEAD + LANES : last];
-    for (uint32_t slot = offsets[first + AHEAD]; slot < end; ++slot)
-        __builtin_prefetch(f.gradients + (int64_t)f.places[slot - f.first_slot] * f.gradient_stride);
-}
-
-// Adds up a Gaussian's records, of `known` vectors or any number; false where no pixel saw it. Adding zeros costs less
-// than guessing wrong which of the first four exist.
+// Adds up a Gaussian's records, of `known` vectors or any number; false where no pixel saw it. Most Gaussians have
+// up to four records: adding zeros costs less than guessing wrong which of them exist.
 template <int known>
 RZ_FN bool gather_instances(const Frame& f, int64_t pair, VFloat* sums) {
-    const int stride = known > 0 ? known * LANES : f.gradient_stride;
-    const uint32_t count = f.counts[pair];
-    const uint32_t* places = f.places + (f.offsets[pair] - f.first_slot);
-    uint32_t seen = 0;
-    for (int k = 0; k < stride / LANES; ++k) sums[k] = VFloat(0.0f);
-    for (uint32_t i = 0; i < 4; ++i) {
-        const uint32_t place = i < count ? places[i] : 0;
-        const float* record = f.gradients + (int64_t)place * stride;
-        for (int k = 0; k < stride / LANES; ++k) sums[k] += load(record + k * LANES);
-        seen |= place;
+    const int vectors = known > 0 ? known : f.gradient_stride / LANES;
+    const uint32_t first = f.offsets[pair], count = f.counts[pair];
+    const float* records = gradient_record(f, first);
+    uint32_t flags;
+    __builtin_memcpy(&flags, f.contributes + first, sizeof(flags));
+    flags &= count < 4 ? (1u << 8 * count) - 1 : ~0u;
+    constexpr int AHEAD = 24;  // slots; as many as two or three groups have
+    for (int i = 0; i < 3; ++i) __builtin_prefetch(records + (AHEAD + i) * f.gradient_stride);
+    for (int k = 0; k < vectors; ++k) sums[k] = VFloat(0.0f);
+    for (int i = 0; i < 4; ++i) {
+        const float* record = flags >> 8 * i & 1 ? records + i * f.gradient_stride : f.no_gradient;
+        for (int k = 0; k < vectors; ++k) sums[k] += load(record + k * LANES);
     }
     for (uint32_t i = 4; i < count; ++i) {
-        if (!places[i]) continue;
-        seen = 1;
-        const float* record = f.gradients + (int64_t)places[i] * stride;
-        for (int k = 0; k < stride / LANES; ++k) sums[k] += load(record + k * LANES);
+        if (!f.contributes[first + i]) continue;
+        flags = 1;
+        for (int k = 0; k < vectors; ++k) sums[k] += load(records + i * f.gradient_stride + k * LANES);
     }
-    return seen != 0;
+    return flags != 0;
 }
 
 // Totals of a group over the views.
@@ -62,7 +52,6 @@ RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloa
         const uintptr_t memory = (uintptr_t)__builtin_alloca(f.gradient_stride * sizeof(float) + sizeof(VFloat));
         room = (VFloat*)(memory / sizeof(VFloat) * sizeof(VFloat) + sizeof(VFloat));
     }
-    prefetch_instances(f, image, g.first);
     for (int lane = 0; lane < LANES; ++lane) {
         rows[lane] = (const float*)sums[lane];
         const int64_t pair = image * p.gaussians + g.first + lane;

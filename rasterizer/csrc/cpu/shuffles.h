@@ -102,17 +102,26 @@ RZ_FN void exchange(VFloat& a, VFloat& b, Lanes<lanes...>) {
     a.v = low;
 }
 
-// Rows to columns, LANES of each, in registers.
-template <int step = LANES / 2>
+// Rows to columns, `count` of each, in registers; of more lanes, each `count` by themselves.
+template <int step = LANES / 2, int count = LANES>
 RZ_FN void transpose(VFloat* rows) {
-    for (int i = 0; i < LANES; ++i)
+    for (int i = 0; i < count; ++i)
         if (!(i & step)) exchange<step>(rows[i], rows[i | step], typename CountLanes<LANES>::type{});
-    if constexpr (step > 1) transpose<step / 2>(rows);
+    if constexpr (step > 1) transpose<step / 2, count>(rows);
 }
 
-// The first n floats of LANES rows to n vectors. Reads whole vectors of a row.
+// The first n floats of LANES rows to n vectors. Reads whole vectors of a row, or halves where that is enough.
 template <int n>
 RZ_FN void load_columns(const float* const* rows, VFloat (&out)[n]) {
+#if RZ_LANES == 16
+    if constexpr (n <= LANES / 2) {  // the second half of a vector holds the row LANES / 2 further on
+        VFloat square[LANES / 2];
+        for (int lane = 0; lane < LANES / 2; ++lane) square[lane] = load_halves(rows[lane], rows[lane + LANES / 2]);
+        transpose<LANES / 4, LANES / 2>(square);
+        for (int k = 0; k < n; ++k) out[k] = square[k];
+        return;
+    }
+#endif
     for (int part = 0; part < n; part += LANES) {
         VFloat square[LANES];
         for (int lane = 0; lane < LANES; ++lane) square[lane] = load(rows[lane] + part);

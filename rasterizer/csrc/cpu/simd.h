@@ -54,6 +54,15 @@ RZ_FN VFloat load(const float* p) {
     __builtin_memcpy(&out.v, p, sizeof(out.v));
     return out;
 }
+#if RZ_LANES == 16
+RZ_FN VFloat load_halves(const float* low, const float* high) {
+    typedef float Half __attribute__((vector_size(LANES * 2)));
+    Half a, b;
+    __builtin_memcpy(&a, low, sizeof(a));
+    __builtin_memcpy(&b, high, sizeof(b));
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+#endif
 RZ_FN void store(float* p, VFloat x) { __builtin_memcpy(p, &x.v, sizeof(x.v)); }
 
 // A store past the caches, for whole cache lines that nobody reads soon; fence_streams() before others may read.
@@ -146,6 +155,18 @@ RZ_FN VInt lane_numbers() {
 }
 RZ_FN void store_int(int32_t* p, VInt x) { __builtin_memcpy(p, &x, sizeof(x)); }
 
+RZ_FN VMask every_lane() { return VFloat(0.0f) == VFloat(0.0f); }
+
+// 0 <= x <= limit, for a limit that is not negative and x other than -0: as numbers without sign, the bits of negative
+// floats are greater than those of all others.
+RZ_FN VMask from_zero_to(VFloat x, VFloat limit) {
+#if RZ_MASK_REGISTERS
+    return {_mm512_cmp_epu32_mask((__m512i)x.v, (__m512i)limit.v, _MM_CMPINT_LE)};
+#else
+    return (x >= VFloat(0.0f)) & (x <= limit);
+#endif
+}
+
 RZ_FN VFloat square_root(VFloat x) {
 #if RZ_LANES == 16 && defined(__AVX512F__)
     // The plain intrinsic passes an uninitialised vector, of which GCC warns.
@@ -196,12 +217,12 @@ RZ_FN VFloat scale(VFloat x, VFloat shifted) {
 }
 RZ_FN Twice scale(Twice x, Twice shifted) { return {scale(x.a, shifted.a), scale(x.b, shifted.b)}; }
 
-// 2^x for -126 <= x <= 126, relative error below 2e-7; any value outside.
+// 2^-x for -126 <= x <= 126, relative error below 2e-7; any value outside.
 template <class T>
-RZ_FN T exp2_unchecked(T x) {
+RZ_FN T exp2_of_negative(T x) {
     const T magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    const T shifted = x + magic;
-    const T r = x - (shifted - magic);
+    const T shifted = magic - x;
+    const T r = (magic - shifted) - x;
     T p = 1.3276472e-3f;  // minimax of the relative error on [-1/2, 1/2]
     p = p * r + T(9.6755415e-3f);
     p = p * r + T(5.5507133e-2f);

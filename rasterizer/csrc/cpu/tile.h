@@ -92,7 +92,7 @@ struct Batch {
 // One axis of touching blocks: the pixel centers of a column or row of them, relative to the Gaussians.
 struct Span {
     VFloat low, high;
-    VFloat best;  // the other coordinate, of the greatest exponent on the edge that faces the center
+    VFloat best;  // the other coordinate, of the least exponent on the edge that faces the center
     VFloat square, linear;
 };
 
@@ -107,14 +107,14 @@ RZ_FN Span make_span(float first, int pixels, VFloat center, VFloat slope, VFloa
     return s;
 }
 
-// Greatest exponent on the edge of a block that `edge` stands for, along `other`.
-RZ_FN VFloat greatest_exponent(const Span& edge, const Span& other, VFloat own) {
+// Least exponent on the edge of a block that `edge` stands for, along `other`.
+RZ_FN VFloat least_exponent(const Span& edge, const Span& other, VFloat own) {
     const VFloat best = minimum(maximum(edge.best, other.low), other.high);
     return edge.square + best * (edge.linear + best * own);
 }
 
 // Which blocks have a pixel center in the ellipse, up to rounding: those in whose rectangle of pixel centers the
-// exponent reaches LEAST. A lane each for as many entries. The greatest exponent over a rectangle lies on the edges
+// exponent falls to REACH. A lane each for as many entries. The least exponent over a rectangle lies on the edges
 // that face the center, where one coordinate is known and the other one has a closed form (StopThePop, Radl et al.
 // 2024). Testing here spares most of the blocks of the bounding box.
 RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first) {
@@ -122,7 +122,7 @@ RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first
     load_columns(batch.records + first, fields);
     const VFloat a = fields[CONIC_A], b = fields[CONIC_B], c = fields[CONIC_C];
     // Rounding of the exponent inside the ellipse grows with its length over its width.
-    const VFloat least = fields[LEAST] - 0.01f + a * fields[EXTENT_X] * fields[EXTENT_X] * 2e-6f;
+    const VFloat reach = fields[REACH] + 0.01f + a * fields[EXTENT_X] * fields[EXTENT_X] * 2e-6f;
     const VFloat slope_x = b * -0.5f / a, slope_y = b * -0.5f / c;
     Span columns[BLOCK_COLUMNS];
     for (int i = 0; i < BLOCK_COLUMNS; ++i)
@@ -132,9 +132,8 @@ RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first
         const Span row =
             make_span((float)(t.y + j * BLOCK_HEIGHT) + 0.5f, BLOCK_HEIGHT, fields[PIXEL_Y], slope_x, c, b);
         for (int i = 0; i < BLOCK_COLUMNS; ++i) {
-            const VFloat greatest =
-                maximum(greatest_exponent(columns[i], row, c), greatest_exponent(row, columns[i], a));
-            batch.touching[j * BLOCK_COLUMNS + i] |= (uint64_t)bits(greatest >= least) << first;
+            const VFloat least = minimum(least_exponent(columns[i], row, c), least_exponent(row, columns[i], a));
+            batch.touching[j * BLOCK_COLUMNS + i] |= (uint64_t)bits(least <= reach) << first;
         }
     }
 }
@@ -155,52 +154,51 @@ RZ_FN void start_batch(const Tile& t, BlockMask alive, const float* records, con
     for (int block = 0; block < BLOCKS; ++block) batch.touching[block] &= used;
 }
 
-// The exponent of 2 in alpha = opacity * 2^exponent, the same in both passes to the last bit.
+// The exponent in alpha = opacity * 2^-exponent, the same in both passes to the last bit.
 template <class T>
 RZ_FN T exponent(T a, T b, T c, T dx, T dy) {
     return dx * (dx * a + dy * b) + dy * (dy * c);
 }
 
-// Alpha, or 0 where it is too small to count.
-RZ_FN VFloat cut_alpha(const float* record, VFloat exponent, VFloat alpha) {
-    const VFloat zero = 0.0f;
-    return select((exponent >= VFloat(record[LEAST])) & (exponent <= zero), alpha, zero);
-}
+// Where alpha counts: neither too small, nor, by rounding, above the opacity.
+RZ_FN VMask counted(const float* record, VFloat exponent) { return from_zero_to(exponent, record[REACH]); }
 
 // Alpha before the clamp of a Gaussian at the pixels (x, y), 0 where it does not count.
 RZ_FN VFloat alpha_at(const float* record, VFloat x, VFloat y) {
     const VFloat dx = x - record[PIXEL_X], dy = y - record[PIXEL_Y];
     const VFloat e = exponent<VFloat>(record[CONIC_A], record[CONIC_B], record[CONIC_C], dx, dy);
-    return cut_alpha(record, e, exp2_unchecked(e) * record[OPACITY]);
+    return select(counted(record, e), exp2_of_negative(e) * record[OPACITY], VFloat(0.0f));
 }
 
-// The same of two Gaussians.
-RZ_FN Twice alphas_at(const float* first, const float* second, VFloat x, VFloat y) {
+// The same of two Gaussians, and where they count.
+struct Alphas {
+    VFloat a, b;
+    VMask counted_a, counted_b;
+};
+
+RZ_FN Alphas alphas_at(const float* first, const float* second, VFloat x, VFloat y) {
     const auto field = [&](Field k) { return Twice(VFloat(first[k]), VFloat(second[k])); };
     const Twice dx = Twice(x, x) - field(PIXEL_X), dy = Twice(y, y) - field(PIXEL_Y);
     const Twice e = exponent(field(CONIC_A), field(CONIC_B), field(CONIC_C), dx, dy);
-    const Twice alpha = exp2_unchecked(e) * field(OPACITY);
-    return {cut_alpha(first, e.a, alpha.a), cut_alpha(second, e.b, alpha.b)};
+    const Twice alpha = exp2_of_negative(e) * field(OPACITY);
+    const VMask a = counted(first, e.a), b = counted(second, e.b);
+    return {select(a, alpha.a, VFloat(0.0f)), select(b, alpha.b, VFloat(0.0f)), a, b};
 }
 
-// One Gaussian of a list at some pixels. The transmittance of a finished pixel is 0 meanwhile, so that nothing counts.
+// One Gaussian of a list at some pixels, of which those count that are alive: not finished before.
 struct Step {
     VFloat alpha;   // clamped
     VFloat weight;  // of its color
     VFloat next;    // transmittance behind it where the pixel goes on
     VMask goes_on;  // lanes that are not finished, by it or before
-    VMask changed;  // lanes that it draws to or finishes
 };
 
-RZ_FN Step advance(const Tile& t, VFloat unclamped, VFloat transmittance) {
+RZ_FN Step advance(const Tile& t, VFloat unclamped, VFloat transmittance, VMask alive) {
     Step s;
-    const VFloat zero = 0.0f;
     s.alpha = minimum(unclamped, VFloat((float)ALPHA_MAX));
     s.next = transmittance * (VFloat(1.0f) - s.alpha);
-    s.goes_on = s.next > VFloat(t.stop);
-    const VFloat weight = s.alpha * transmittance;
-    s.changed = weight > zero;
-    s.weight = select(s.goes_on, weight, zero);
+    s.goes_on = (s.next > VFloat(t.stop)) & alive;
+    s.weight = select(s.goes_on, s.alpha * transmittance, VFloat(0.0f));
     return s;
 }
 
