@@ -37,9 +37,15 @@ SCATTER = 0.002
 def make_scene(count: int) -> Gaussians:
     """Heads of as many seeds as it takes, all in one place."""
     generator = load_generator()
-    one = generate_scenes(generator, latents_from_seeds([0], generator.z_dim)).count
+
+    def heads_of(seeds: list[int]) -> Gaussians:
+        scenes = generate_scenes(generator, latents_from_seeds(seeds, generator.z_dim))
+        assert isinstance(scenes, Gaussians)
+        return scenes
+
+    one = heads_of([0]).count
     seeds = list(range(min(64, -(-count // one))))
-    heads = generate_scenes(generator, latents_from_seeds(seeds, generator.z_dim)).map(lambda t: t.flatten(0, 1))
+    heads = heads_of(seeds).map(lambda tensor: tensor.flatten(0, 1))
     rows = torch.arange(count) % heads.count
     scene = heads.map(lambda tensor: tensor[rows])
     draws = torch.Generator().manual_seed(0)
