@@ -120,8 +120,7 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
     const Entry* end = entries + count;
     char* scratch = f.scratch + worker * f.scratch_bytes;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
-    prefetch_list(records, entries, end);
-    sort_entries(entries, (Entry*)scratch, count);
+    sort_entries(entries, (Entry*)scratch, count, records);
 
     const int channels = channel_count<known>(f);
     VFloat transmittance[BLOCKS];

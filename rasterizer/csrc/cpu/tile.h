@@ -202,14 +202,6 @@ RZ_FN Step advance(const Tile& t, VFloat unclamped, VFloat transmittance, VMask 
     return s;
 }
 
-// The records of a tile lie scattered in memory: sorting the list gives them time to arrive in the second cache.
-RZ_FN void prefetch_list(const float* records, const Entry* entries, const Entry* end) {
-    constexpr int64_t MOST = 8192;  // half a MiB
-    if (end - entries > MOST) end = entries + MOST;
-    for (; entries < end; ++entries)
-        __builtin_prefetch(records + (int64_t)entries->gaussian * RZ_RECORD_FLOATS, 0, 2);
-}
-
 RZ_FN void prefetch_record(const float* records, const Entry& entry) {
     __builtin_prefetch(records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS);
 }
