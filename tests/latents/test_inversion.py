@@ -114,7 +114,7 @@ def test_roll_turns_the_picture_and_keeps_the_camera_rigid():
     camera = rig()
     rotation = camera.viewmats[0, 0, :3, :3]
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3), atol=1e-5, rtol=0)
-    assert [float(angle) for angle in yaw_pitch(camera)] == pytest.approx([0.3, 0.1], abs=1e-5)
+    assert [float(angle.detach()) for angle in yaw_pitch(camera)] == pytest.approx([0.3, 0.1], abs=1e-5)
     origin = camera.viewmats[0, 0] @ torch.tensor([0.0, 0.0, 0.0, 1.0])
     torch.testing.assert_close(origin[:3], torch.tensor([0.0, 0.0, 2.7]), atol=1e-5, rtol=0)
     assert float(rig.penalty().detach()) > 0

@@ -64,8 +64,8 @@ def test_rollback_goes_on_with_other_latents_and_later_pictures(tmp_path: Path, 
     latents = []
     draw = trainer.batches.fakes
 
-    def drawing(step, rollbacks):
-        draws = draw(step, rollbacks)
+    def drawing(step, rollbacks, images_seen):
+        draws = draw(step, rollbacks, images_seen)
         latents.append((trainer.step_index, draws[0].z))
         return draws
 
