@@ -135,6 +135,7 @@ def import_lazy_parts() -> None:
 
 def main(out: Path, kills: int, world: int, kimg: float, seconds: float) -> None:
     torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)  # a process that cannot open its log would leave the others waiting for it
     import_lazy_parts()
     os.environ["CGSGAN_CACHE"] = str(out / "cache")
     chance = random.Random(f"{kills} kills of {world}")
