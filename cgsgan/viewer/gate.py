@@ -22,9 +22,9 @@ from cgsgan.viewer.state import Number, RefusedValueError
 MOST_CONNECTIONS = 16
 LARGEST_MESSAGE = 4096
 """Bytes. A camera takes about 400."""
-MESSAGES_PER_SECOND = 120.0
+MESSAGES_PER_SECOND = 240.0
 """Of one connection; viser's page sends at most 50 of a kind. What comes faster waits in its sender."""
-BURST = 240.0
+BURST = 480.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TRY_AGAIN_LATER, UNSUPPORTED_DATA = 1013, 1003
 """Codes of RFC 6455, section 7.4.1, and its registry."""
@@ -47,13 +47,15 @@ class Gate:
         cleaners: for each control of the page, by its id: what came to what viser may see, or RefusedValueError.
         hosts: names under which the server may be asked for; None allows any.
         open: connections that there are.
-        dropped: messages that were not let through.
-        refused: connections that were not.
+        passed: messages that were let through.
+        dropped: messages that were not.
+        refused: connections that were not opened.
     """
 
     cleaners: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     hosts: tuple[str, ...] | None = LOOPBACK
     open: set[Any] = field(default_factory=set)
+    passed: int = 0
     dropped: int = 0
     refused: int = 0
 
@@ -201,6 +203,7 @@ def _guarded_connection(gate: Gate) -> type:
                     await self.close(UNSUPPORTED_DATA, "not a message")
                     continue  # the next recv raises that the connection is closed
                 if cleaned is not None:
+                    gate.passed += 1
                     return cleaned
 
         async def _wait_for_turn(self) -> None:

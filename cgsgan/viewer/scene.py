@@ -143,15 +143,13 @@ class Explorer:
         Both heads truncated, the first moved towards the second, groups of rows exchanged, then the steps along the
         principal directions.
         """
-        key = (state.head, state.seed, state.psi, state.other_seed, state.share, state.mixed, state.steps)
-        return self._keep("styles", key, lambda: self._make_styles(state))
+        return self._keep("styles", state.latent, lambda: self._make_styles(state))
 
     def scene(self, state: State) -> SceneAndCount:
         """The scene, with the levels and the sizes of Gaussians that the state asks for."""
-        key = (state.head, state.seed, state.psi, state.other_seed, state.share, state.mixed, state.steps)
         generator, _ = self.heads.open(state.head)
         with torch.no_grad():
-            scenes = self._keep("scene", key, lambda: generator(ws=self.styles(state)).scenes)
+            scenes = self._keep("scene", state.latent, lambda: generator(ws=self.styles(state)).scenes)
         if not isinstance(scenes, Gaussians):
             return SceneAndCount(scenes=scenes, count=None, total=None)
         kept = sum(self.level_sizes[: state.level])

@@ -76,6 +76,7 @@ class Viewer:
         self._deaf_until = 0.0
         self._shown_at: deque[float] = deque(maxlen=256)
         self._splats_key: object = None
+        self._cameras_moved = False
         self._build_page()
         self.server.on_client_connect(self._meet)
         self.worker.start()
@@ -94,13 +95,15 @@ class Viewer:
     def change(self, name: str, value: Any) -> None:
         """A page changed a control; what no control can have changes nothing."""
         with contextlib.suppress(RefusedValueError):
-            self._become(self.state.with_value(self.explorer.limits, name, value))
+            state = self.state.with_value(self.explorer.limits, name, value)
             if name in ("yaw", "pitch", "radius", "fov"):
-                self._move_cameras()
+                self._deafen()
+            self._become(state)
 
     def _build_page(self) -> None:
         gui, scene = self.server.gui, self.server.scene
-        gui.configure_theme(control_layout="fixed", show_logo=False, show_share_button=False)
+        gui.configure_theme(show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
         gui.set_panel_label("cgsgan")
         scene.set_up_direction("+y")
         scene.configure_environment_map(None)
@@ -142,11 +145,12 @@ class Viewer:
 
     def _to_front(self) -> None:
         start = State.start(self.explorer.limits)
+        self._deafen()
         self._become(replace(self.state, yaw=0.0, pitch=0.0, radius=start.radius, fov=start.fov, target=start.target))
-        self._move_cameras()
 
     async def _meet(self, client: Any) -> None:
         """A page opened: it is shown what there is, and its camera is listened to."""
+        self._deaf_until = time.monotonic() + DEAF_SECONDS
         self._move_camera(client)
 
         async def moved(camera: Any) -> None:
@@ -159,12 +163,12 @@ class Viewer:
         client.camera.on_update(moved)
         self.worker.want(self.state)
 
-    def _move_cameras(self) -> None:
-        for client in self.server.get_clients().values():
-            self._move_camera(client)
+    def _deafen(self) -> None:
+        """A slider moved the cameras: the worker tells the pages, which will report where they were before."""
+        self._cameras_moved = True
+        self._deaf_until = time.monotonic() + DEAF_SECONDS
 
     def _move_camera(self, client: Any) -> None:
-        self._deaf_until = time.monotonic() + DEAF_SECONDS
         position = state_camera(self.state).cam_to_world[0, 0, :3, 3].tolist()
         # A page may have reported a camera without a direction, to which viser can relate no other.
         with contextlib.suppress(ValueError), client.atomic():
@@ -173,6 +177,10 @@ class Viewer:
             client.camera.look_at = self.state.target
 
     def _show(self, state: State) -> None:
+        if self._cameras_moved:
+            self._cameras_moved = False
+            for client in self.server.get_clients().values():
+                self._move_camera(client)
         begun = time.monotonic()
         shown = self.explorer.scene(state)
         scene_ready = time.monotonic()
@@ -194,8 +202,7 @@ class Viewer:
 
     def _show_splats(self, state: State, scene: Gaussians) -> None:
         self.splats.visible = state.view == SPLATS
-        # The camera, the background and the looks of the exact picture are none of the splats'.
-        key = replace(state, yaw=0, pitch=0, radius=1, fov=1, target=(0, 0, 0), background=(0, 0, 0), look="", size=1)
+        key = state.latent, state.level, state.scale
         if key != self._splats_key:
             self.splats.set_gaussians(**splat_arrays(scene, self.explorer.heads.generator.dilation))
             self._splats_key = key

@@ -179,6 +179,11 @@ class State:
             view=SPLATS if limits.splats else PICTURE,
         )
 
+    @property
+    def latent(self) -> tuple[Any, ...]:
+        """What the styles follow from."""
+        return self.head, self.seed, self.psi, self.other_seed, self.share, self.mixed, self.steps
+
     def with_value(self, limits: Limits, name: str, value: Any) -> State:
         """The state after a control got a value, which is made to fit.
 

@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Protocol
 
 from cgsgan.viewer.state import State
 
@@ -15,12 +14,8 @@ SHORTEST_ROUND = 1 / 15
 """Seconds from one picture to the next, at least; and at most half of the time is spent drawing."""
 
 
-class Show(Protocol):
-    """What draws a state for the pages."""
-
-    def __call__(self, state: State) -> None:
-        """Called in the worker's thread."""
-        ...
+Show = Callable[[State], None]
+"""Draws a state for the pages; called in the worker's thread."""
 
 
 class StoppedError(Exception):
