@@ -22,6 +22,7 @@ from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
 from cgsgan.viewer.state import SEEDS, Limits, State
+from rasterizer.normals import face_cameras, shortest_axes
 
 SIZES = (64, 128, 256, 512, 1024)
 DIRECTIONS = 6
@@ -127,7 +128,7 @@ class Explorer:
             levels=max(1, len(self.level_sizes)),
             layers=tuple(self.layers),
             directions=min(DIRECTIONS, first.ws.shape[-1]),
-            looks=("colour", "depth", "alpha"),
+            looks=("colour", "depth", "normal", "alpha") if self.splats else ("colour", "depth", "alpha"),
             sizes=sizes,
             size=max(size for size in sizes if size <= max(256, generator.resolution)),
             splats=self.splats,
@@ -196,18 +197,22 @@ class Explorer:
         device = device_of(generator)
         background = torch.tensor(state.background, device=device) / 255
         cameras = cameras.map(lambda tensor: tensor.to(device))
+        scenes, behind = self.scene(state).scenes, background
+        if state.look == "normal":
+            assert isinstance(scenes, Gaussians)
+            scenes, behind = color_by_normals(scenes, cameras), torch.zeros_like(background)
         output = _dilated(generator.renderer, dilation)(
-            self.scene(state).scenes,
-            cameras,
-            size=size,
-            backgrounds=background.expand(1, 1, 3),
-            depth=state.look == "depth",
+            scenes, cameras, size=size, backgrounds=behind.expand(1, 1, 3), depth=state.look == "depth"
         )
         if state.look == "colour":
             return output.images[0, 0].clamp(0, 1).cpu()
         alphas = output.alphas[0, 0].movedim(-1, 0)
         if state.look == "alpha":
             return alphas.clamp(0, 1).expand(3, -1, -1).cpu()
+        if state.look == "normal":  # the mean over what is there, as long as a normal is, over the background
+            mean = output.images[0, 0] / alphas.clamp_min(1e-6) * 2 - 1
+            shades = (torch.nn.functional.normalize(mean, dim=0) + 1) / 2
+            return background[:, None, None].lerp(shades, alphas).clamp(0, 1).cpu()
         assert output.depths is not None
         near, far = state.radius - DEPTH_MARGIN, state.radius + DEPTH_MARGIN
         shades = 1 - (output.depths[0, 0].movedim(-1, 0) - near) / (far - near)
@@ -247,6 +252,20 @@ class Explorer:
             self._kept[what] = key, make()
             self.made[what] += 1
         return self._kept[what][1]
+
+
+def color_by_normals(scenes: Gaussians, cameras: Cameras) -> Gaussians:
+    """Scenes in which colours are normals as normal maps hold them (x right, y up, z towards the camera, -1..1 as
+    0..1); a Gaussian's normal is its shortest axis.
+
+    Args:
+        scenes: ``[1, N]``.
+        cameras: ``[1, 1]``.
+    """
+    axes = face_cameras(shortest_axes(scenes.quats, scenes.scales), scenes.means, cameras.viewmats)[:, 0]
+    flips = axes.new_tensor([1.0, -1.0, -1.0])
+    in_camera = axes @ cameras.viewmats[:, 0, :3, :3].mT * flips
+    return replace(scenes, colors=(in_camera + 1) / 2)
 
 
 def _dilated(renderer: Renderer, factor: float | int) -> Renderer:
