@@ -10,7 +10,7 @@ import pytest
 
 from cgsgan import load_generator
 from cgsgan.cli import main
-from cgsgan.cli.render import parse_seeds
+from cgsgan.cli.render_arguments import parse_seeds
 from cgsgan.config import load_config
 
 ROOT = Path(__file__).parents[2]
