@@ -14,7 +14,7 @@ from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGenerato
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
-from cgsgan.rendering.volume import VolumeRenderer
+from cgsgan.rendering.volume import VolumeConfig, VolumeRenderer
 from cgsgan.training.checkpoint import find_generator
 from cgsgan.training.generator_file import read_generator
 from cgsgan.types import GeneratorOutput, TriPlaneOutput
@@ -81,9 +81,19 @@ class TrainedGenerator(nn.Module):
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
         return rendering.eps2d**0.5 * pixel
 
-    def map_latents(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+    @property
+    def draws_background(self) -> bool:
+        """Whether its pictures have backgrounds of their own, as a super-resolution makes them (published EG3D)."""
+        config = self.config.generator
+        behind = isinstance(self.config.rendering, VolumeConfig) and self.config.rendering.backgrounds_behind_refined
+        return isinstance(config, TriPlaneGeneratorConfig) and config.superresolution is not None and not behind
+
+    def map_latents(
+        self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
         """Styles of latents; a generator that looks at cameras is told the front."""
-        return self.network.mapping(z, camera_labels=frontal_label(z)) if self.conditioned else self.network.mapping(z)
+        labels = frontal_label(z) if self.conditioned else None
+        return self.network.mapping(z, camera_labels=labels, truncation_psi=truncation_psi)
 
     def forward(
         self,

@@ -1,13 +1,27 @@
-"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--psi 0.7] [--turntable webp] [--ply] [--grid]``."""
+"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--psi 0.7] [--turntable webp] [--walk] [--ply] [--grid]``."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from cgsgan.cli.render_arguments import RenderArguments, parse_seeds
+
+TURN_FRAMES = 96
+WALK_FRAMES = 30
+"""From each head of a walk to the next."""
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cgsgan.cameras import Cameras
+    from cgsgan.film import Film, FrameOptions
+    from cgsgan.generators import TrainedGenerator
+    from cgsgan.types import Scenes
 
 
 def run(argv: list[str]) -> int:
@@ -16,17 +30,25 @@ def run(argv: list[str]) -> int:
     seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
     arguments.check()
 
+    from cgsgan.gallery import choose_heads, generate_scenes
     from cgsgan.generators import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
-    if arguments.ply and generator.config.generator.kind != "gaussians":
-        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
-    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
-        arguments = replace(arguments, grid=True, turntable="webp")
+    arguments = _resolve(arguments)
+    names, z = choose_heads(generator, seeds, otherwise=range(8))
+    _check_possible(arguments, generator, len(names))
     out = arguments.output_folder()
     out.mkdir(parents=True, exist_ok=True)
-    for path in _write(arguments, generator, seeds, out):
-        print(f"wrote {path}")
+    if arguments.grid:
+        _write_grid(arguments, generator, z, out / "grid.png")
+    if arguments.turntable and arguments.walk:
+        _write_film(arguments, _walk(arguments, generator, z), out)
+    if arguments.ply or (arguments.turntable and not arguments.walk):
+        scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
+        if arguments.turntable and not arguments.walk:
+            _write_film(arguments, _turn(arguments, generator, scenes), out)
+        if arguments.ply:
+            _write_splats(arguments, generator, names, scenes, out)
     if arguments.checkpoint is None:
         for name in ("data", "licence"):
             if name in generator.provenance:
@@ -35,35 +57,104 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _write(arguments: RenderArguments, generator, seeds: list[int] | None, out: Path) -> list[Path]:
-    from cgsgan.gallery import (
-        choose_heads,
-        contact_sheet,
-        generate_scenes,
-        save_contact_sheet,
-        save_scene,
-        save_turntable,
+def _resolve(arguments: RenderArguments) -> RenderArguments:
+    """The same with every output named that will be written."""
+    film = arguments.film_format()
+    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
+        return replace(arguments, grid=arguments.ground() is not None, turntable=film or "webp")
+    return replace(arguments, grid=arguments.grid or not (film or arguments.ply), turntable=film)
+
+
+def _check_possible(arguments: RenderArguments, generator: TrainedGenerator, heads: int) -> None:
+    """Say what this generator, or so many heads, cannot give, before anything is made.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if arguments.ply and generator.config.generator.kind != "gaussians":
+        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
+    if arguments.walk and heads < 2:
+        raise ValueError("--walk: expected at least 2 heads to walk between, got 1; name more with --seeds")
+    if arguments.background != "white" and generator.draws_background:
+        raise ValueError(
+            f"--background {arguments.background}: the super-resolution of this generator draws a background of its "
+            "own; leave the option out"
+        )
+    if arguments.grid and arguments.ground() is None:
+        raise ValueError("--background transparent: the grid has none; take --turntable webp or png alone")
+
+
+def _write_grid(arguments: RenderArguments, generator: TrainedGenerator, z: Tensor, path: Path) -> None:
+    from cgsgan.gallery import contact_sheet, save_contact_sheet
+
+    background = arguments.ground()
+    assert background is not None
+    size = arguments.size or generator.resolution
+    sheet = contact_sheet(
+        generator, generator.renderer, z, size=size, truncation_psi=arguments.psi, background=background
     )
+    save_contact_sheet(path, sheet)
+    print(f"wrote {path}")
+
+
+def _write_film(arguments: RenderArguments, film: Film, out: Path) -> None:
+    from cgsgan.data.progress import progress_bar
+    from cgsgan.film import save_film
+
+    path = out / arguments.film_name()
+    with progress_bar() as progress:
+        frames = save_film(path, film, fps=arguments.fps, progress=progress)
+    print(f"wrote {path}: {frames} frames, {frames / arguments.fps:.1f} s")
+
+
+def _turn(arguments: RenderArguments, generator: TrainedGenerator, scenes: Scenes) -> Film:
+    from cgsgan.film import turn_heads
+
+    cameras = _cameras(arguments, TURN_FRAMES)
+    return turn_heads(generator.renderer, scenes, cameras, _frame_options(arguments, generator))
+
+
+def _walk(arguments: RenderArguments, generator: TrainedGenerator, z: Tensor) -> Film:
+    from cgsgan.film import walk_heads
+
+    cameras = _cameras(arguments, WALK_FRAMES * len(z))
+    ws = z if z.ndim == 3 else generator.map_latents(z, truncation_psi=arguments.psi)
+    return walk_heads(generator, generator.renderer, ws[:, None], cameras, _frame_options(arguments, generator))
+
+
+def _cameras(arguments: RenderArguments, frames: int) -> Cameras:
+    from cgsgan.cameras import FOCAL_NORMALIZED, focal_of_view, turntable
+
+    return turntable(
+        arguments.frames or frames,
+        kind=arguments.path,
+        focal=FOCAL_NORMALIZED if arguments.fov is None else focal_of_view(arguments.fov),
+        yaw=None if arguments.yaw is None else math.radians(arguments.yaw),
+        pitch=None if arguments.pitch is None else math.radians(arguments.pitch),
+    )
+
+
+def _frame_options(arguments: RenderArguments, generator: TrainedGenerator) -> FrameOptions:
+    from cgsgan.film import FrameOptions
+
+    return FrameOptions(
+        size=arguments.size or max(generator.resolution, 256),
+        show=arguments.show,
+        background=arguments.ground(),
+        normal_axes=arguments.normals,
+        columns=arguments.columns,
+    )
+
+
+def _write_splats(
+    arguments: RenderArguments, generator: TrainedGenerator, names: list[str], scenes: Scenes, out: Path
+) -> None:
+    from cgsgan.gallery import save_scene
     from cgsgan.types import Gaussians
 
-    names, z = choose_heads(generator, seeds, otherwise=range(8))
-    written: list[Path] = []
-    if arguments.grid or not (arguments.turntable or arguments.ply):
-        written.append(out / "grid.png")
-        size = arguments.size or generator.resolution
-        sheet = contact_sheet(generator, generator.renderer, z, size=size, truncation_psi=arguments.psi)
-        save_contact_sheet(written[-1], sheet)
-    if not (arguments.turntable or arguments.ply):
-        return written
-    scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
-    if arguments.turntable:
-        written.append(out / f"turntable.{arguments.turntable}")
-        size = arguments.size or max(generator.resolution, 256)
-        save_turntable(written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path)
-    if arguments.ply:
-        assert isinstance(scenes, Gaussians)
-        dilation = generator.dilation if arguments.bake_dilation else 0.0
-        for index, name in enumerate(names):
-            written.append(out / f"{name}.ply")
-            save_scene(written[-1], scenes, index, dilation=dilation, axes=arguments.axes)
-    return written
+    assert isinstance(scenes, Gaussians)
+    dilation = generator.dilation if arguments.bake_dilation else 0.0
+    for index, name in enumerate(names):
+        path = out / f"{name}.ply"
+        save_scene(path, scenes, index, dilation=dilation, axes=arguments.axes)
+        print(f"wrote {path}")
