@@ -32,14 +32,14 @@ def test_normals_of_a_sphere_point_outwards_up_to_its_outline():
     assert int(hit.sum()) > 1000
     torch.testing.assert_close(normals.norm(dim=-1)[hit], torch.ones(int(hit.sum())))
     degrees = (normals * expected).sum(-1)[hit].clamp(-1, 1).acos().rad2deg()
-    assert float(degrees.median()) < 3  # observed 2.2: a step between pixels is a chord of the sphere
-    assert float(degrees.quantile(0.95)) < 12  # observed 9.7; taken across the outline it would be 60 and more
+    assert float(degrees.median()) < 3  # observed 2.3: a step between pixels is a chord of the sphere
+    assert float(degrees.max()) < 10  # observed 7.4; taken across the outline it would be 60 and more
 
 
 def test_normal_maps_look_at_the_camera():
     depths, expected = sphere_depths()
     seen = turn_to_camera(expected, CAMERAS)
-    assert bool((seen[..., 2][depths[..., 0] > 0] > -0.3).all())
+    assert bool((seen[..., 2][depths[..., 0] > 0] > 0.25).all())
     middle = seen[:, :, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(middle, torch.tensor([0.0, 0.0, 1.0]).expand(1, 3, 3), atol=0.05, rtol=0)
     top, right = seen[:, :, SIZE // 2 - 8, SIZE // 2], seen[:, :, SIZE // 2, SIZE // 2 + 8]
