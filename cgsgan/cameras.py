@@ -119,6 +119,8 @@ def orbit(
 ) -> Cameras:
     """Cameras on a sphere around the origin, looking at it.
 
+    >>> from_three_sides = cgsgan.orbit(torch.tensor([-0.5, 0.0, 0.5]), torch.zeros(3))
+
     Args:
         yaw: radians; 0 is in front of the face, positive towards +x.
         pitch: radians; positive is above.
@@ -165,6 +167,10 @@ def turntable(
 ) -> Cameras:
     """A closed camera path of ``frames`` views; the last frame leads back to the first without repeating it. The focal
     length stays, and the camera looks at the origin.
+
+    >>> cameras = cgsgan.turntable(48, kind="orbit")
+    >>> cameras.viewmats.shape
+    torch.Size([48, 4, 4])
 
     Args:
         frames: number of views, >= 1.

@@ -26,7 +26,7 @@ from cgsgan.gallery import WHITE, LatentGenerator, generate_scenes
 from cgsgan.latents.paths import closed_walk
 from cgsgan.rendering.inspection import depth_colors, normal_colors, surface_normals, turn_to_camera
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import RenderOutput, Scenes, cat_scenes, scene_count
+from cgsgan.types import RenderOutput, Scenes, as_batch, cat_scenes, scene_count
 
 Shown = Literal["color", "depth", "normal", "alpha"]
 Color = tuple[float, float, float]
@@ -249,9 +249,28 @@ class _Watched:
 
 
 def save_turntable(
-    path: Path, renderer: Renderer, scenes: Scenes, *, size: int, frames: int = 48, kind: str = "swing", fps: int = 24
+    path: Path | str,
+    renderer: Renderer,
+    scenes: Scenes,
+    *,
+    size: int,
+    frames: int = 48,
+    kind: str = "swing",
+    fps: int = 24,
 ) -> None:
-    """Write several heads turning side by side on white; see :func:`save_film` and
-    :func:`~cgsgan.cameras.turntable`.
+    """Write heads turning side by side, on white; :func:`save_film` and :func:`turn_heads` know more.
+
+    >>> generator = cgsgan.load_generator()
+    >>> cgsgan.save_turntable("heads.webp", generator.renderer, generator.sample([3, 5]), size=64, frames=8)
+
+    Args:
+        path: .webp or .gif, with ``cgsgan[video]`` .mp4 or .webm.
+        renderer: of the generator.
+        scenes: a batch, or one scene of Gaussians.
+        size: pixels of each picture.
+        frames: of one round; it loops.
+        kind: camera path, see :func:`~cgsgan.cameras.turntable`.
+        fps: frames a second.
     """
-    save_film(path, turn_heads(renderer, scenes, turntable(frames, kind=kind), FrameOptions(size=size)), fps=fps)
+    film = turn_heads(renderer, as_batch(scenes), turntable(frames, kind=kind), FrameOptions(size=size))
+    save_film(Path(path), film, fps=fps)

@@ -45,6 +45,8 @@ def to_uint8(
 def save_image(path: str | os.PathLike[str], image: Float[Tensor, "channel height width"]) -> None:
     """Write one picture, atomically.
 
+    >>> cgsgan.save_image("grey.png", torch.full((3, 8, 8), 0.5))
+
     Args:
         path: ends in .png, .webp (lossless) or .jpg (quality 95).
         image: RGB in [0, 1], or RGBA with straight alpha (not for .jpg).
