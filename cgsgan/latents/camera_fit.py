@@ -25,7 +25,7 @@ class OrbitCameras(nn.Module):
     def __init__(self, yaw: Float[Tensor, " view"], pitch: Float[Tensor, " view"], *, roll: bool = True) -> None:
         super().__init__()
         self.angles = nn.Parameter(torch.stack([yaw, pitch], dim=-1))
-        self.slack = nn.Parameter(torch.zeros(len(yaw), 4), requires_grad=roll)
+        self.slack = nn.Parameter(yaw.new_zeros(len(yaw), 4), requires_grad=roll)
 
     def forward(self) -> Cameras:
         """The cameras, ``[1, view]``, with a graph."""

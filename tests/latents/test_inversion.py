@@ -18,7 +18,7 @@ from cgsgan.latents.targets import Target
 from cgsgan.losses.pyramid import peak_signal_to_noise, pyramid_loss
 
 SIZE = 32
-QUICK = InversionConfig(depth="w", w_steps=60, ws_steps=40, tuning_steps=40, candidates=48)
+QUICK = InversionConfig(depth="w", w_steps=60, ws_steps=40, tuning_steps=40, candidates=48, angle_candidates=48)
 
 
 @cache
