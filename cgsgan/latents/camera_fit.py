@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, look_at
 
-SLACK_WEIGHT = 0.5
+SLACK_WEIGHT = 2.5
 """Of the penalty on everything but yaw and pitch; a roll of 10 degrees, a shift of 3 % of the picture and a zoom of 5 %
 count alike."""
 ROLL_UNIT, SHIFT_UNIT, ZOOM_UNIT = 0.17, 0.03, 0.05

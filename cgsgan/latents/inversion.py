@@ -54,14 +54,14 @@ class InversionConfig:
     """
 
     depth: Depth = "tuned"
-    w_steps: int = 200
-    ws_steps: int = 200
-    tuning_steps: int = 150
-    w_lr: float = 0.05
+    w_steps: int = 150
+    ws_steps: int = 100
+    tuning_steps: int = 100
+    w_lr: float = 0.1
     ws_lr: float = 0.03
     camera_lr: float = 0.01
     tuning_lr: float = 1e-3
-    prior_weight: float = 0.002
+    prior_weight: float = 0.001
     spread_weight: float = 0.01
     keep_weight: float = 0.2
     candidates: int = 512
