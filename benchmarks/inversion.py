@@ -145,15 +145,15 @@ def baselines(generator: TrainedGenerator, person: Person) -> dict[str, Tensor]:
 def find(generator: TrainedGenerator, person: Person, setting: Setting) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Figures and pictures (all sides) of each depth."""
     photos, cameras = person.views(setting.given)
-    before = time.perf_counter()
+    before, busy = time.perf_counter(), time.process_time()
     inverter = Inverter(generator.network, generator.renderer, setting.config, mapping=generator.map_latents)
     rows: dict[str, Any] = {}
     images: dict[str, Tensor] = {}
     for found in inverter.stages(photos, cameras if setting.cameras else None):
-        seconds = time.perf_counter() - before
+        times = {"seconds": time.perf_counter() - before, "cpu_seconds": time.process_time() - busy}
         images[found.depth] = picture(generator, found.ws, person.cameras, found.network)
         off = camera_errors(found.cameras, cameras)
-        rows[found.depth] = {"seconds": seconds, **off, **person.compare(images[found.depth])}
+        rows[found.depth] = {**times, **off, **person.compare(images[found.depth])}
     return rows, images
 
 
