@@ -213,6 +213,28 @@ RZ_FN bool place_instances(Frame& f) {
     return true;
 }
 
+// The tiles of a run of Gaussians, one after the other. How many a Gaussian meets is anyone's guess: laid out in whole
+// vectors first and given out one by one then, no branch depends on it.
+struct TileRun {
+    static constexpr int GAUSSIANS = 64, OWNER_SHIFT = 24;  // an image has at most 4096 x 4096 tiles
+    uint32_t keys[GAUSSIANS];
+    int32_t tiles[GAUSSIANS * LANES];  // above OWNER_SHIFT: the Gaussian, counted from the run's first
+};
+
+// Lays out the tiles of a Gaussian that meets at most LANES of them, in at most Footprint::ROWS rows. Lanes beyond
+// their number hold anything.
+RZ_FN void lay_out_tiles(const Frame& f, const Footprint& footprint, int owner, int32_t* out) {
+    static_assert(Footprint::ROWS == 3);
+    const auto& spans = footprint.spans;
+    const int row = footprint.row * f.tiles_x + (int)((uint32_t)owner << TileRun::OWNER_SHIFT);
+    const VInt place = lane_numbers();
+    const int second = spans[0].count, third = second + spans[1].count;  // places where the next rows start
+    VInt tile = place + (row + spans[0].first);
+    tile += (place >= second) & (f.tiles_x + spans[1].first - spans[0].first - spans[0].count);
+    tile += (place >= third) & (f.tiles_x + spans[2].first - spans[1].first - spans[1].count);
+    store_int(out, tile);
+}
+
 RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t image = task / f.chunks, chunk = task % f.chunks, n = f.p->gaussians;
     const int64_t first = chunk * f.chunk_size;
@@ -220,15 +242,40 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     uint32_t* places = f.tile_counts + task * f.count_stride;
     uint32_t slot = f.chunk_slots[task];
     if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
-    for (int64_t i = first; i < end; ++i) {
-        const int64_t pair = image * n + i;
-        const uint32_t key = f.offsets[pair];
-        f.offsets[pair] = slot;
-        if (f.counts[pair] == 0) continue;
-        visit_spans(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int first_tile, int end_tile) {
-            for (int tile = first_tile; tile < end_tile; ++tile)
-                f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
-        });
+    TileRun run;
+    for (int64_t start = first; start < end;) {
+        int64_t i = start;
+        int listed = 0;
+        bool large = false;
+        for (; i < end && i < start + TileRun::GAUSSIANS && !large; ++i) {
+            const int64_t pair = image * n + i;
+            const Footprint& footprint = f.footprints[pair];
+            const uint32_t count = f.counts[pair];
+            run.keys[i - start] = f.offsets[pair];
+            f.offsets[pair] = slot + (uint32_t)listed;
+            // Without tiles, a Gaussian may have no footprint.
+            large = (count > (uint32_t)LANES) | ((footprint.rows > Footprint::ROWS) & (count > 0));
+            if (large) break;
+            lay_out_tiles(f, footprint, (int)(i - start), run.tiles + listed);
+            listed += (int)count;
+        }
+        const auto give_out = [&](int tile, int64_t owner) __attribute__((always_inline)) {
+            Entry* entry = f.entries + places[tile]++;
+            *entry = Entry{run.keys[owner], (uint32_t)(start + owner), slot++};
+            __builtin_prefetch((const char*)entry + 2 * 64, 1);  // more lists are written than the machine foresees
+        };
+        for (int k = 0; k < listed; ++k) {
+            const uint32_t packed = (uint32_t)run.tiles[k];
+            give_out((int)(packed & ((1u << TileRun::OWNER_SHIFT) - 1)), packed >> TileRun::OWNER_SHIFT);
+        }
+        if (large) {
+            const int64_t pair = image * n + i, owner = i - start;
+            visit_spans(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int first_tile, int end_tile) {
+                for (int tile = first_tile; tile < end_tile; ++tile) give_out(tile, owner);
+            });
+            ++i;
+        }
+        start = i;
     }
 }
 
