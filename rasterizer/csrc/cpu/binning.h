@@ -279,6 +279,18 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     }
 }
 
+// Numbers of entries per digit to the places of their first; `count` a multiple of LANES.
+RZ_FN void sum_before(uint32_t* places, int64_t count) {
+    VInt before{};  // of all vectors so far, in every lane
+    for (int64_t d = 0; d < count; d += LANES) {
+        VInt sizes;
+        __builtin_memcpy(&sizes, places + d, sizeof(sizes));
+        const VInt sums = sums_to_lane(sizes);
+        store_int((int32_t*)places + d, before + sums - sizes);
+        before += last_lane(sums);
+    }
+}
+
 // Stable sort by key. Depth is positive, so its bits are ordered as it is. The records lie scattered in memory: each is
 // fetched to the second cache when its entry is moved first, so that the rest of the sort gives it time to arrive.
 RZ_FN void sort_entries(Entry* entries, Entry* spare, int64_t count, const float* records) {
@@ -302,26 +314,26 @@ RZ_FN void sort_entries(Entry* entries, Entry* spare, int64_t count, const float
     }
     if (low == high) return;
     // A tile's depths are close together: only the bits in which they differ from the least are sorted.
+    constexpr int WIDEST = 11, LEAST = 4, PASSES = (32 + 7) / 8;
     const int used = 32 - __builtin_clz(high - low);
-    const int widest = count < 512 ? 8 : 11;
+    const int widest = count < 512 ? 8 : WIDEST;
     const int passes = (used + widest - 1) / widest;
-    const int width = (used + passes - 1) / passes;
-    uint32_t places[1 << 11];
+    const int even = (used + passes - 1) / passes, width = even > LEAST ? even : LEAST;
+    const int64_t digits = (int64_t)1 << width;
+    uint32_t places[(1 << 8) * PASSES > (1 << WIDEST) * 3 ? (1 << 8) * PASSES : (1 << WIDEST) * 3];
+    static_assert(1 << LEAST >= LANES && (32 + WIDEST - 1) / WIDEST == 3);
+    __builtin_memset(places, 0, (size_t)(passes * digits) * sizeof(uint32_t));
+    const auto place_of = [&](const Entry& entry, int pass) __attribute__((always_inline)) -> uint32_t& {
+        return places[pass * digits + (((entry.key - low) >> pass * width) & (digits - 1))];
+    };
+    for (int64_t i = 0; i < count; ++i)
+        for (int pass = 0; pass < passes; ++pass) ++place_of(entries[i], pass);
     Entry *from = entries, *to = spare;
     for (int pass = 0; pass < passes; ++pass) {
-        const int shift = pass * width;
-        const uint32_t digits = 1u << width;
-        for (uint32_t d = 0; d < digits; ++d) places[d] = 0;
-        for (int64_t i = 0; i < count; ++i) ++places[((from[i].key - low) >> shift) & (digits - 1)];
-        uint32_t place = 0;
-        for (uint32_t d = 0; d < digits; ++d) {
-            const uint32_t size = places[d];
-            places[d] = place;
-            place += size;
-        }
+        sum_before(places + pass * digits, digits);
         for (int64_t i = 0; i < count; ++i) {
             if (pass == 0) fetch(from[i]);
-            to[places[((from[i].key - low) >> shift) & (digits - 1)]++] = from[i];
+            to[place_of(from[i], pass)++] = from[i];
         }
         Entry* swapped = from;
         from = to;
