@@ -241,7 +241,6 @@ RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
     uint32_t* places = f.tile_counts + task * f.count_stride;
     uint32_t slot = f.chunk_slots[task];
-    if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
     TileRun run;
     for (int64_t start = first; start < end;) {
         int64_t i = start;

@@ -101,10 +101,7 @@ RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry*
 // Keeps for the backward pass which blocks each entry of a batch changed.
 RZ_FN void keep_masks(const Frame& f, const Batch& batch, const Entry* entries) {
     BlockMask* masks = f.masks + (entries - f.entries);
-    for (int i = 0; i < batch.count; ++i) {
-        masks[i] = batch.reached[i];
-        f.contributes[entries[i].slot] = batch.reached[i] != 0;
-    }
+    for (int i = 0; i < batch.count; ++i) masks[i] = batch.reached[i];
 }
 
 template <int known, bool training>
