@@ -225,7 +225,6 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         const VFloat* alphas = replay.alphas;
         for (int64_t i = first; i < next; ++i) {
             if (i + RECORDS_AHEAD < end) prefetch_record(records, f.entries[i + RECORDS_AHEAD]);
-            if (!f.masks[i]) continue;
             const Entry& entry = f.entries[i];
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;
             const float* features = features_of<known>(f, record, scene, entry.gaussian, room);

@@ -101,13 +101,13 @@ struct Frame {
     Footprint* footprints;  // [images, N]
     uint32_t* tile_counts;  // [images, chunks, count_stride] then the place of the chunk's next entry
     uint32_t* tile_starts;  // [images * tiles + 1]
-    uint32_t* tile_ends;    // [images * tiles] entries behind it are hidden in all pixels
+    uint32_t* tile_ends;    // [images * tiles] after blending for a backward pass: of the entries that changed a pixel
     ChunkTotals* totals;    // [images, chunks]
     uint32_t* chunk_slots;  // [images, chunks] first slot of a chunk
 
     // instance memory
     Entry* entries;
-    BlockMask* masks;      // of the entries: blocks to which it contributes
+    BlockMask* masks;      // of the entries that changed a pixel: which blocks
     char* scratch;         // of each worker
     int64_t scratch_bytes;
 
