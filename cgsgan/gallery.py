@@ -203,7 +203,8 @@ def export_head(
         raise ValueError(f"level: expected 1 to {count}, the levels of this generator, got {levels}")
     kept = sum(made.level_sizes[:levels])
     scene = made.gaussians.scene(0).map(lambda tensor: tensor[:kept].cpu())
-    return write_splats(path, scene, replace(options, extra_dilation=generator.dilation if bake_dilation else 0.0))
+    dilation = generator.dilation if bake_dilation else 0.0
+    return write_splats(path, scene, replace(options, extra_dilation=dilation, generated=True))
 
 
 def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0.0, axes: str = "opencv") -> int:

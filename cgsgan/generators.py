@@ -63,6 +63,11 @@ class TrainedGenerator(nn.Module):
         return self.config.resolution
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.network.parameters()).device
+
+    @property
     def conditioned(self) -> bool:
         """Whether the mapping network looks at cameras."""
         config = self.config.generator

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cgsgan.export import compressed_ply, gltf, ply, sog, splat, spz
+from cgsgan.export import compressed_ply, gltf, html, ply, sog, splat, spz
 from cgsgan.export.axes import AXES
 from cgsgan.export.compressed_ply import read_compressed_ply, write_compressed_ply
 from cgsgan.export.gltf import read_gltf, write_gltf
+from cgsgan.export.html import read_html, write_html
 from cgsgan.export.ply import read_ply, read_sh_rest, write_ply
 from cgsgan.export.ply_header import PlyError, read_tables, stated_axes
 from cgsgan.export.scene import DEFAULTS, ExportOptions, ViewDependentColorWarning
@@ -63,6 +64,7 @@ FORMATS = {
     ".sog": Format(name="PlayCanvas SOG", axes=sog.AXES, read=read_sog, write=write_sog),
     ".glb": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
     ".gltf": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
+    ".html": Format(name="self-contained page", axes=html.AXES, read=read_html, write=write_html),
 }
 """By ending; of two that fit, the first one counts."""
 
