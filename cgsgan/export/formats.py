@@ -85,6 +85,11 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 def write_splats(path: str | os.PathLike[str], gaussians: Gaussians, options: ExportOptions = DEFAULTS) -> int:
     """Write one scene in the format that the file's name asks for, atomically.
 
+    >>> generator = cgsgan.load_generator()
+    >>> head = generator.sample(3).scene(0)
+    >>> as_trained = cgsgan.ExportOptions(extra_dilation=generator.dilation)  # the renderer's pixel dilation baked in
+    >>> count = cgsgan.write_splats("head.spz", head, as_trained)
+
     Args:
         path: the file; missing folders are created.
         gaussians: one scene without a batch axis, RGB, in this library's world.
@@ -101,6 +106,10 @@ def write_splats(path: str | os.PathLike[str], gaussians: Gaussians, options: Ex
 
 def read_splats(path: str | os.PathLike[str], *, axes: str | None = None) -> Gaussians:
     """Read a splat file of any known format; colour that changes with the view is dropped with a warning.
+
+    >>> count = cgsgan.write_splats("head.sog", cgsgan.load_generator().sample(3).scene(0))
+    >>> cgsgan.read_splats("head.sog").count == count
+    True
 
     Args:
         path: the file. Its ending names the format; a ``.ply`` may also be a compressed one.
