@@ -273,9 +273,9 @@ def test_phone_and_dark(chromium, strip) -> None:
 
 def test_large_scenes_are_sorted_and_drawn(chromium, tmp_path) -> None:
     scene = needles(60_000)
+    scene = replace(scene, scales=scene.scales / 4)  # or else software takes long to draw so many on top of one another
     save_splat_page(tmp_path / "large.html", [("needles", scene)])
+    renderer = SplattingRenderer(SplattingConfig(antialiased=True), 128)
     with shown(chromium, tmp_path / "large.html") as page:
         page.bare(128, 128)
-        assert_like(
-            page.view(50, 10), ours(SplattingRenderer(SplattingConfig(antialiased=True), 128), scene, 50, 10, size=128)
-        )
+        assert_like(page.view(50, 10), ours(renderer, scene, 50, 10, size=128))
