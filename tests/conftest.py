@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.chromium import chromium  # noqa: F401  (a fixture)
+
 SEED = 20240917
 
 
