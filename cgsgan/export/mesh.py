@@ -20,6 +20,8 @@ from torch import Tensor
 
 from cgsgan.export.atomic import atomic_path
 
+UNLIT = "KHR_materials_unlit"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
@@ -100,7 +102,8 @@ def _obj(mesh: Mesh) -> bytes:
 def _glb(mesh: Mesh) -> bytes:
     """Binary glTF 2.0: one mesh with positions, normals and linear colours.
 
-    It names no material: with one, trimesh takes vertex colours for a spare attribute of a texture.
+    Its material is unlit, because the colours have the light of the pictures in them, and for viewers without that
+    extension no metal: glTF's own default is, which three.js shows dark, and black where no lamp shines.
     """
     arrays = {
         "POSITION": mesh.vertices.numpy().astype("<f4"),
@@ -123,13 +126,19 @@ def _glb(mesh: Mesh) -> bytes:
             accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
         accessors.append(accessor)
         start += array.nbytes
-    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3}
+    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0}
+    material = {
+        "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
+        "extensions": {UNLIT: {}},
+    }
     document = {
         "asset": {"version": "2.0", "generator": "cgsgan"},
+        "extensionsUsed": [UNLIT],
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
+        "materials": [material],
         "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": start}],

@@ -25,7 +25,7 @@ BALLS = (
     ((0.0, -0.02, 0.20), 0.04, WHITE),
 )
 """Centre, radius and colour of each; the last is the nose."""
-SPACING = 0.0125
+SPACING = 0.008
 """World units between neighbours on a ball."""
 STICKS = (
     ((0.26, 0.26, 0.10), (1.0, -1.0, 1.0), (0.80, 0.10, 0.75)),
@@ -37,7 +37,7 @@ CLOUD_CENTER, CLOUD_SIZE, CLOUD_COUNT = (-0.36, 0.0, 0.0), 0.05, 400
 
 
 def axis_balls(spacing: float = SPACING) -> Gaussians:
-    """The scene, without a batch axis: about 5,400 Gaussians.
+    """The scene, without a batch axis: about 12,500 Gaussians.
 
     Args:
         spacing: world units between neighbours on a ball; half of it is four times as many Gaussians.

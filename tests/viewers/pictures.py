@@ -32,7 +32,7 @@ class View:
     name: str
     yaw: float
     pitch: float
-    radius: float = 1.6
+    radius: float = 1.8
     fov: float = 45.0
 
     @property
