@@ -20,8 +20,6 @@ from torch import Tensor
 
 from cgsgan.export.atomic import atomic_path
 
-UNLIT = "KHR_materials_unlit"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
@@ -100,10 +98,11 @@ def _obj(mesh: Mesh) -> bytes:
 
 
 def _glb(mesh: Mesh) -> bytes:
-    """Binary glTF 2.0: one mesh with positions, normals and linear colours.
+    """Binary glTF 2.0: one mesh with positions, normals and linear colours, which a matte white material multiplies.
 
-    Its material is unlit, because the colours have the light of the pictures in them, and for viewers without that
-    extension no metal: glTF's own default is, which three.js shows dark, and black where no lamp shines.
+    Without a material, glTF's default is a metal, and viewers that follow it, as three.js does, show a dark head. With
+    one, trimesh keeps the colours of the meshes of its scene as ``visual.vertex_attributes["color"]``, linear, and
+    draws and converts them white; ``.ply`` and ``.obj`` are for it.
     """
     arrays = {
         "POSITION": mesh.vertices.numpy().astype("<f4"),
@@ -127,18 +126,14 @@ def _glb(mesh: Mesh) -> bytes:
         accessors.append(accessor)
         start += array.nbytes
     primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0}
-    material = {
-        "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
-        "extensions": {UNLIT: {}},
-    }
+    matte = {"baseColorFactor": [1, 1, 1, 1], "metallicFactor": 0, "roughnessFactor": 1}
     document = {
         "asset": {"version": "2.0", "generator": "cgsgan"},
-        "extensionsUsed": [UNLIT],
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
-        "materials": [material],
+        "materials": [{"name": "colors of the vertices", "pbrMetallicRoughness": matte}],
         "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": start}],

@@ -45,12 +45,14 @@ class ExportOptions:
         extra_dilation: world units, added in quadrature to every standard deviation. Bakes in the pixel
             dilation of the renderer a generator was trained with, which other viewers do not apply.
         spz_version: 2, 3 or 4, for SPZ files alone. Spark 2.2 opens 3 and not 4; 2 has coarser rotations.
+        generated: by a generator, for pages alone: they show nothing beyond the pictures of its training.
     """
 
     axes: str | None = None
     prune: float | int = PRUNE_OPACITY
     extra_dilation: float | int = 0.0
     spz_version: int = 3
+    generated: bool = False
 
 
 DEFAULTS = ExportOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,6 +23,11 @@ class SceneSource:
 
     network: nn.Module
     renderer: Renderer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; everything else is to be there too."""
+        return next(self.network.parameters()).device
 
     def render(
         self,

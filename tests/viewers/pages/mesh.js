@@ -1,6 +1,7 @@
-// A surface, not splats: what a page with three.js and a lamp to one side shows of a .glb.
+// A surface, not splats: what three.js shows of a .glb under light from everywhere, in which a matte surface has
+// exactly its colours, and a metal none.
 
-import { AmbientLight, DirectionalLight } from "three";
+import { AmbientLight } from "three";
 import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 
 import { capture } from "./capture.js";
@@ -9,8 +10,6 @@ import { makeStage } from "./three_stage.js";
 window.show = async (request) => {
   const { canvas, renderer, camera, scene } = makeStage(request);
   const { scene: model } = await new GLTFLoader().loadAsync(request.url);
-  const lamp = new DirectionalLight(0xffffff, 2);
-  lamp.position.set(1, 2, 3);
-  scene.add(new AmbientLight(0xffffff, 1), lamp, model);
+  scene.add(new AmbientLight(0xffffff, Math.PI), model);
   return capture(canvas, () => renderer.render(scene, camera));
 };
