@@ -29,7 +29,7 @@ class Counts:
 
     Attributes:
         instances: pairs of tile and Gaussian, per Gaussian and view.
-        kept: fraction of them in front of where their tile is opaque.
+        kept: fraction of them that changed a pixel.
         blocks: blocks of one vector of pixels that a Gaussian changes, per Gaussian and view.
         pixels: of these blocks, per call.
         longest: list of a tile.

@@ -45,8 +45,7 @@ RZ_EXPORT int rz_plan(RzParams* params);
 RZ_EXPORT int rz_render(RzParams* params);
 RZ_EXPORT int rz_backward(RzParams* params);
 
-// For reports, after rz_render: entries of tiles' lists that were blended, not hidden behind others, and pixels of the
-// blocks that they changed.
+// For reports, after rz_render: entries of tiles' lists that changed a pixel, and pixels of the blocks that they changed.
 RZ_EXPORT int rz_count_visits(const RzParams* params, int64_t* entries, int64_t* pixels);
 
 #ifdef __cplusplus

@@ -213,22 +213,80 @@ RZ_FN bool place_instances(Frame& f) {
     return true;
 }
 
+// The tiles of a run of Gaussians, one after the other. How many a Gaussian meets is anyone's guess: laid out in whole
+// vectors first and given out one by one then, no branch depends on it.
+struct TileRun {
+    static constexpr int GAUSSIANS = 64, OWNER_SHIFT = 24;  // an image has at most 4096 x 4096 tiles
+    uint32_t keys[GAUSSIANS];
+    int32_t tiles[GAUSSIANS * LANES];  // above OWNER_SHIFT: the Gaussian, counted from the run's first
+};
+
+// Lays out the tiles of a Gaussian that meets at most LANES of them, in at most Footprint::ROWS rows. Lanes beyond
+// their number hold anything.
+RZ_FN void lay_out_tiles(const Frame& f, const Footprint& footprint, int owner, int32_t* out) {
+    static_assert(Footprint::ROWS == 3);
+    const auto& spans = footprint.spans;
+    const int row = footprint.row * f.tiles_x + (int)((uint32_t)owner << TileRun::OWNER_SHIFT);
+    const VInt place = lane_numbers();
+    const int second = spans[0].count, third = second + spans[1].count;  // places where the next rows start
+    VInt tile = place + (row + spans[0].first);
+    tile += (place >= second) & (f.tiles_x + spans[1].first - spans[0].first - spans[0].count);
+    tile += (place >= third) & (f.tiles_x + spans[2].first - spans[1].first - spans[1].count);
+    store_int(out, tile);
+}
+
 RZ_FN void scatter_chunk(const Frame& f, int64_t task) {
     const int64_t image = task / f.chunks, chunk = task % f.chunks, n = f.p->gaussians;
     const int64_t first = chunk * f.chunk_size;
     const int64_t end = first + f.chunk_size < n ? first + f.chunk_size : n;
     uint32_t* places = f.tile_counts + task * f.count_stride;
     uint32_t slot = f.chunk_slots[task];
-    if (!f.p->forward_only) __builtin_memset(f.contributes + slot, 0, (size_t)f.totals[task].instances);
-    for (int64_t i = first; i < end; ++i) {
-        const int64_t pair = image * n + i;
-        const uint32_t key = f.offsets[pair];
-        f.offsets[pair] = slot;
-        if (f.counts[pair] == 0) continue;
-        visit_spans(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int first_tile, int end_tile) {
-            for (int tile = first_tile; tile < end_tile; ++tile)
-                f.entries[places[tile]++] = Entry{key, (uint32_t)i, slot++};
-        });
+    TileRun run;
+    for (int64_t start = first; start < end;) {
+        int64_t i = start;
+        int listed = 0;
+        bool large = false;
+        for (; i < end && i < start + TileRun::GAUSSIANS && !large; ++i) {
+            const int64_t pair = image * n + i;
+            const Footprint& footprint = f.footprints[pair];
+            const uint32_t count = f.counts[pair];
+            run.keys[i - start] = f.offsets[pair];
+            f.offsets[pair] = slot + (uint32_t)listed;
+            // Without tiles, a Gaussian may have no footprint.
+            large = (count > (uint32_t)LANES) | ((footprint.rows > Footprint::ROWS) & (count > 0));
+            if (large) break;
+            lay_out_tiles(f, footprint, (int)(i - start), run.tiles + listed);
+            listed += (int)count;
+        }
+        const auto give_out = [&](int tile, int64_t owner) __attribute__((always_inline)) {
+            Entry* entry = f.entries + places[tile]++;
+            *entry = Entry{run.keys[owner], (uint32_t)(start + owner), slot++};
+            __builtin_prefetch((const char*)entry + 2 * 64, 1);  // more lists are written than the machine foresees
+        };
+        for (int k = 0; k < listed; ++k) {
+            const uint32_t packed = (uint32_t)run.tiles[k];
+            give_out((int)(packed & ((1u << TileRun::OWNER_SHIFT) - 1)), packed >> TileRun::OWNER_SHIFT);
+        }
+        if (large) {
+            const int64_t pair = image * n + i, owner = i - start;
+            visit_spans(f, f.footprints[pair], f.records + pair * RZ_RECORD_FLOATS, [&](int first_tile, int end_tile) {
+                for (int tile = first_tile; tile < end_tile; ++tile) give_out(tile, owner);
+            });
+            ++i;
+        }
+        start = i;
+    }
+}
+
+// Numbers of entries per digit to the places of their first; `count` a multiple of LANES.
+RZ_FN void sum_before(uint32_t* places, int64_t count) {
+    VInt before{};  // of all vectors so far, in every lane
+    for (int64_t d = 0; d < count; d += LANES) {
+        VInt sizes;
+        __builtin_memcpy(&sizes, places + d, sizeof(sizes));
+        const VInt sums = sums_to_lane(sizes);
+        store_int((int32_t*)places + d, before + sums - sizes);
+        before += last_lane(sums);
     }
 }
 
@@ -255,26 +313,26 @@ RZ_FN void sort_entries(Entry* entries, Entry* spare, int64_t count, const float
     }
     if (low == high) return;
     // A tile's depths are close together: only the bits in which they differ from the least are sorted.
+    constexpr int WIDEST = 11, LEAST = 4, PASSES = (32 + 7) / 8;
     const int used = 32 - __builtin_clz(high - low);
-    const int widest = count < 512 ? 8 : 11;
+    const int widest = count < 512 ? 8 : WIDEST;
     const int passes = (used + widest - 1) / widest;
-    const int width = (used + passes - 1) / passes;
-    uint32_t places[1 << 11];
+    const int even = (used + passes - 1) / passes, width = even > LEAST ? even : LEAST;
+    const int64_t digits = (int64_t)1 << width;
+    uint32_t places[(1 << 8) * PASSES > (1 << WIDEST) * 3 ? (1 << 8) * PASSES : (1 << WIDEST) * 3];
+    static_assert(1 << LEAST >= LANES && (32 + WIDEST - 1) / WIDEST == 3);
+    __builtin_memset(places, 0, (size_t)(passes * digits) * sizeof(uint32_t));
+    const auto place_of = [&](const Entry& entry, int pass) __attribute__((always_inline)) -> uint32_t& {
+        return places[pass * digits + (((entry.key - low) >> pass * width) & (digits - 1))];
+    };
+    for (int64_t i = 0; i < count; ++i)
+        for (int pass = 0; pass < passes; ++pass) ++place_of(entries[i], pass);
     Entry *from = entries, *to = spare;
     for (int pass = 0; pass < passes; ++pass) {
-        const int shift = pass * width;
-        const uint32_t digits = 1u << width;
-        for (uint32_t d = 0; d < digits; ++d) places[d] = 0;
-        for (int64_t i = 0; i < count; ++i) ++places[((from[i].key - low) >> shift) & (digits - 1)];
-        uint32_t place = 0;
-        for (uint32_t d = 0; d < digits; ++d) {
-            const uint32_t size = places[d];
-            places[d] = place;
-            place += size;
-        }
+        sum_before(places + pass * digits, digits);
         for (int64_t i = 0; i < count; ++i) {
             if (pass == 0) fetch(from[i]);
-            to[places[((from[i].key - low) >> shift) & (digits - 1)]++] = from[i];
+            to[place_of(from[i], pass)++] = from[i];
         }
         Entry* swapped = from;
         from = to;

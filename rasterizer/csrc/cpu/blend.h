@@ -98,13 +98,15 @@ RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry*
     state = select(alive, transmittance, -transmittance);
 }
 
-// Keeps for the backward pass which blocks each entry of a batch changed.
-RZ_FN void keep_masks(const Frame& f, const Batch& batch, const Entry* entries) {
-    BlockMask* masks = f.masks + (entries - f.entries);
+// Keeps for the backward pass which blocks each entry of a batch changed; entries without any are written over by
+// those behind them. Returns where the next one goes.
+RZ_FN Entry* keep_reached(const Frame& f, const Batch& batch, const Entry* entries, Entry* kept) {
     for (int i = 0; i < batch.count; ++i) {
-        masks[i] = batch.reached[i];
-        f.contributes[entries[i].slot] = batch.reached[i] != 0;
+        *kept = entries[i];
+        f.masks[kept - f.entries] = batch.reached[i];
+        kept += batch.reached[i] != 0;
     }
+    return kept;
 }
 
 template <int known, bool training>
@@ -116,7 +118,7 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
         write_tile(f, t, nullptr, nullptr);
         return;
     }
-    Entry* entries = f.entries + f.tile_starts[task];
+    Entry *entries = f.entries + f.tile_starts[task], *kept = entries;
     const Entry* end = entries + count;
     char* scratch = f.scratch + worker * f.scratch_bytes;
     const float* records = f.records + t.image * f.p->gaussians * RZ_RECORD_FLOATS;
@@ -139,9 +141,9 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
             blend_block<known, training>(f, t, batch, entries, block, transmittance[block], sums + block * channels);
             if (!any(transmittance[block] > VFloat(0.0f))) alive &= (BlockMask) ~((BlockMask)1 << block);
         }
-        if constexpr (training) keep_masks(f, batch, entries);
+        if constexpr (training) kept = keep_reached(f, batch, entries, kept);
     }
-    f.tile_ends[task] = (uint32_t)(entries - f.entries);
+    f.tile_ends[task] = (uint32_t)(kept - f.entries);
     write_tile(f, t, transmittance, sums);
 }
 

@@ -92,15 +92,27 @@ RZ_FN void background_tile(const Frame& f, const Tile& t, int64_t task) {
         }
 }
 
+// A vector whose last numbers are the stamp.
+RZ_FN VFloat stamp_vector(uint64_t stamp) {
+    static_assert(sizeof(stamp) == STAMP_FLOATS * sizeof(float));
+    alignas(64) float lanes[LANES] = {};
+    __builtin_memcpy(lanes + LANES - STAMP_FLOATS, &stamp, sizeof(stamp));
+    return load(lanes);
+}
+
 // Sums over lanes of moments and channel gradients, to an instance's record.
 template <int known>
-RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, float* out) {
+RZ_FN void write_instance(const Frame& f, VFloat stamp, VFloat* moments, VFloat* v_channels, float* out) {
     if constexpr (known > 0) {
+        constexpr int VECTORS = (MOMENTS + known + STAMP_FLOATS + LANES - 1) / LANES;
+        constexpr uint32_t STAMPED = ((1u << STAMP_FLOATS) - 1) << (LANES - STAMP_FLOATS);
         VFloat all[MOMENTS + known];
         for (int k = 0; k < MOMENTS; ++k) all[k] = moments[k];
         for (int c = 0; c < known; ++c) all[MOMENTS + c] = v_channels[c];
         fold_all<LANES / 2, MOMENTS + known>(all);
-        for (int k = 0; k < (MOMENTS + known + LANES - 1) / LANES; ++k) stream(out + k * LANES, all[k]);
+        static_assert(VECTORS == (MOMENTS + known + LANES - 1) / LANES);
+        all[VECTORS - 1] = select(from_bits(STAMPED), stamp, all[VECTORS - 1]);
+        for (int k = 0; k < VECTORS; ++k) stream(out + k * LANES, all[k]);
     } else {
         float sums[2 * LANES];
         fold_all<LANES / 2, MOMENTS>(moments);
@@ -111,6 +123,7 @@ RZ_FN void write_instance(const Frame& f, VFloat* moments, VFloat* v_channels, f
             fold_all<LANES / 2, 1>(&one);
             out[MOMENTS + c] = one[0];
         }
+        __builtin_memcpy(out + f.gradient_stride - STAMP_FLOATS, &f.stamp, sizeof(f.stamp));
     }
 }
 
@@ -204,6 +217,7 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         pixels.transmittance[block] = select(in_image(f, t, block), VFloat(1.0f), VFloat(0.0f));
     read_gradients(f, t, pixels.v_features, pixels.v_alphas, pixels.behind);
 
+    const VFloat stamp = stamp_vector(f.stamp);
     Replay replay;
     for (int64_t next = start; next < end;) {
         const int64_t first = next;
@@ -211,14 +225,13 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
         const VFloat* alphas = replay.alphas;
         for (int64_t i = first; i < next; ++i) {
             if (i + RECORDS_AHEAD < end) prefetch_record(records, f.entries[i + RECORDS_AHEAD]);
-            if (!f.masks[i]) continue;
             const Entry& entry = f.entries[i];
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;
             const float* features = features_of<known>(f, record, scene, entry.gaussian, room);
             VFloat moments[MOMENTS];
             replay_entry<known>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
             alphas += __builtin_popcountll(f.masks[i]);
-            write_instance<known>(f, moments, v_channels, gradient_record(f, entry.slot));
+            write_instance<known>(f, stamp, moments, v_channels, gradient_record(f, entry.slot));
         }
     }
     fence_streams();

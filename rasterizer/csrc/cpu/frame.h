@@ -74,6 +74,13 @@ struct ChunkTotals {
 // Moments of one instance, in front of the gradients of its channels.
 enum Moment { SUM, SUM_X, SUM_Y, SUM_XX, SUM_XY, SUM_YY, MOMENTS };
 
+// The last two floats of an instance's record hold the stamp of the pass that wrote it. Instances without a pixel write
+// none: their slots hold what an earlier pass left, with another stamp, or what anybody did, of any 64 bits.
+constexpr int STAMP_FLOATS = 2;
+
+// Records that a Gaussian's gathering reads at once, from its first slot on, however many of them are its own.
+constexpr int GATHERED = 4;
+
 struct Frame {
     RzParams* p;
     int64_t images;      // batch * views
@@ -94,19 +101,19 @@ struct Frame {
     Footprint* footprints;  // [images, N]
     uint32_t* tile_counts;  // [images, chunks, count_stride] then the place of the chunk's next entry
     uint32_t* tile_starts;  // [images * tiles + 1]
-    uint32_t* tile_ends;    // [images * tiles] entries behind it are hidden in all pixels
+    uint32_t* tile_ends;    // [images * tiles] after blending for a backward pass: of the entries that changed a pixel
     ChunkTotals* totals;    // [images, chunks]
     uint32_t* chunk_slots;  // [images, chunks] first slot of a chunk
 
     // instance memory
     Entry* entries;
-    BlockMask* masks;      // of the entries: blocks to which it contributes
-    uint8_t* contributes;  // slots that have a gradient record
+    BlockMask* masks;      // of the entries that changed a pixel: which blocks
     char* scratch;         // of each worker
     int64_t scratch_bytes;
 
     // gradient memory
-    float* gradients;       // [slots of a group of scenes, gradient_stride]
+    float* gradients;       // [slots of a group of scenes + GATHERED, gradient_stride]
+    uint64_t stamp;         // of the group's records
     float* no_gradient;     // a record of zeros
     int64_t first_scene;    // of the group whose gradients are computed
     int64_t first_slot;
@@ -149,7 +156,6 @@ RZ_FN int64_t lay_out_instances(Frame& f, void* memory) {
     const int64_t n = f.p->instances;
     f.entries = arena.take<Entry>(n);
     f.masks = arena.take<BlockMask>(f.p->forward_only ? 0 : n);
-    f.contributes = arena.take<uint8_t>(f.p->forward_only ? 0 : n + 4);
     const int64_t state = f.packed_colors ? 0 : (BLOCKS + 1) * f.blended * (int64_t)sizeof(VFloat);
     const int64_t sorting = f.p->longest * (int64_t)sizeof(Entry);
     f.scratch_bytes = round_up(state > sorting ? state : sorting, 64);
@@ -184,7 +190,7 @@ RZ_FN int64_t most_group_slots(const Frame& f) {
 
 RZ_FN int64_t lay_out_gradients(Frame& f, void* memory) {
     Arena arena{(char*)memory, 0};
-    f.gradients = arena.take<float>(most_group_slots(f) * f.gradient_stride);
+    f.gradients = arena.take<float>((most_group_slots(f) + GATHERED) * f.gradient_stride);
     f.no_gradient = arena.take<float>(f.gradient_stride);
     f.camera_partial = arena.take<float>(f.p->batch * f.chunks * f.p->views * RZ_CAMERA_FLOATS);
     f.background_partial = arena.take<float>(f.images * f.tiles * f.p->channels);
@@ -214,7 +220,7 @@ RZ_FN Frame make_frame(RzParams* p) {
     f.chunks = (p->gaussians + f.chunk_size - 1) / f.chunk_size;
     f.packed_colors = p->channels == 3;
     f.blended = (int32_t)p->channels + (p->depth ? 1 : 0);
-    f.gradient_stride = (int32_t)round_up(MOMENTS + f.blended, LANES);
+    f.gradient_stride = (int32_t)round_up(MOMENTS + f.blended + STAMP_FLOATS, LANES);
     lay_out_views(f, p->view_memory);
     lay_out_instances(f, p->instance_memory);
     return f;

@@ -64,6 +64,14 @@ int render(RzParams* p) {
     return RZ_OK;
 }
 
+// A number that no other group of records in this process has: of the library's other instruction sets neither. Mixed,
+// so that memory which others used is no more likely to hold it than any 64 bits.
+uint64_t new_stamp() {
+    static uint64_t groups = 0;
+    const uint64_t number = __atomic_add_fetch(&groups, 1, __ATOMIC_RELAXED) * 64 + LANES;
+    return (number ^ number >> 31) * 0x9e3779b97f4a7c15u;
+}
+
 int backward(RzParams* p) {
     Frame f = make_frame(p);
     lay_out_gradients(f, p->gradient_memory);
@@ -74,6 +82,7 @@ int backward(RzParams* p) {
         const int64_t scenes = group_end(f, first) - first;
         f.first_scene = first;
         f.first_slot = scene_slot(f, first);
+        f.stamp = new_stamp();
         for (int k = 0; k < f.gradient_stride; ++k) f.no_gradient[k] = 0.0f;
         rz_pool::run(scenes * p->views * f.tiles, p->threads, blend, &f);
         rz_pool::run(scenes * f.chunks, p->threads, backward_task, &f);

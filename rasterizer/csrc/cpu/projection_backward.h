@@ -6,6 +6,12 @@
 
 namespace RZ_NAMESPACE {
 
+RZ_FN bool has_stamp(const Frame& f, const float* record, int floats) {
+    uint64_t stamp;
+    __builtin_memcpy(&stamp, record + floats - STAMP_FLOATS, sizeof(stamp));
+    return stamp == f.stamp;
+}
+
 // Adds up a Gaussian's records, of `known` vectors or any number; false where no pixel saw it. Most Gaussians have
 // up to four records: adding zeros costs less than guessing wrong which of them exist.
 template <int known>
@@ -13,22 +19,23 @@ RZ_FN bool gather_instances(const Frame& f, int64_t pair, VFloat* sums) {
     const int vectors = known > 0 ? known : f.gradient_stride / LANES;
     const uint32_t first = f.offsets[pair], count = f.counts[pair];
     const float* records = gradient_record(f, first);
-    uint32_t flags;
-    __builtin_memcpy(&flags, f.contributes + first, sizeof(flags));
-    flags &= count < 4 ? (1u << 8 * count) - 1 : ~0u;
+    const int stride = vectors * LANES;
+    bool seen = false;
     constexpr int AHEAD = 24;  // slots; as many as two or three groups have
-    for (int i = 0; i < 3; ++i) __builtin_prefetch(records + (AHEAD + i) * f.gradient_stride);
+    for (int i = 0; i < 3; ++i) __builtin_prefetch(records + (AHEAD + i) * stride);
     for (int k = 0; k < vectors; ++k) sums[k] = VFloat(0.0f);
-    for (int i = 0; i < 4; ++i) {
-        const float* record = flags >> 8 * i & 1 ? records + i * f.gradient_stride : f.no_gradient;
+    for (uint32_t i = 0; i < GATHERED; ++i) {
+        const bool written = (i < count) & has_stamp(f, records + i * stride, stride);
+        const float* record = written ? records + i * stride : f.no_gradient;
+        seen |= written;
         for (int k = 0; k < vectors; ++k) sums[k] += load(record + k * LANES);
     }
-    for (uint32_t i = 4; i < count; ++i) {
-        if (!f.contributes[first + i]) continue;
-        flags = 1;
-        for (int k = 0; k < vectors; ++k) sums[k] += load(records + i * f.gradient_stride + k * LANES);
+    for (uint32_t i = GATHERED; i < count; ++i) {
+        if (!has_stamp(f, records + i * stride, stride)) continue;
+        seen = true;
+        for (int k = 0; k < vectors; ++k) sums[k] += load(records + i * stride + k * LANES);
     }
-    return flags != 0;
+    return seen;
 }
 
 // Totals of a group over the views.
@@ -43,7 +50,7 @@ struct GroupGradient {
 // number of channels their gradients are added to the output here.
 RZ_FN uint32_t gather_group(const Frame& f, int64_t image, const Group& g, VFloat (&fields)[MOMENTS + 4]) {
     const RzParams& p = *f.p;
-    constexpr int VECTORS = (MOMENTS + 4 + LANES - 1) / LANES;
+    constexpr int VECTORS = (MOMENTS + 4 + STAMP_FLOATS + LANES - 1) / LANES;
     VFloat sums[LANES][VECTORS];
     const float* rows[LANES];
     uint32_t seen = 0;

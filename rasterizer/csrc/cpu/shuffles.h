@@ -95,6 +95,23 @@ struct CountLanes<0, lanes...> {
     typedef Lanes<lanes...> type;
 };
 
+// Of each lane, the sum of the lanes up to it.
+template <int step, int... lanes>
+RZ_FN VInt sum_steps(VInt x, Lanes<lanes...> all) {
+    x += __builtin_shufflevector(VInt{}, x, (lanes < step ? lanes : LANES + lanes - step)...);
+    if constexpr (2 * step < LANES)
+        return sum_steps<2 * step>(x, all);
+    else
+        return x;
+}
+RZ_FN VInt sums_to_lane(VInt x) { return sum_steps<1>(x, typename CountLanes<LANES>::type{}); }
+
+template <int... lanes>
+RZ_FN VInt spread_last(VInt x, Lanes<lanes...>) {
+    return __builtin_shufflevector(x, x, (lanes - lanes + LANES - 1)...);
+}
+RZ_FN VInt last_lane(VInt x) { return spread_last(x, typename CountLanes<LANES>::type{}); }
+
 template <int step, int... lanes>
 RZ_FN void exchange(VFloat& a, VFloat& b, Lanes<lanes...>) {
     const NativeFloat low = __builtin_shufflevector(a.v, b.v, ((lanes & step) ? LANES + lanes - step : lanes)...);
