@@ -173,7 +173,8 @@ def test_the_page_draws_the_head_itself(session: Session):
     start = replace(State.start(session.viewer.explorer.limits), seed=42, size=256)
     session.viewer._become(start)
     session.wait_for(lambda state: state.seed == 42)
-    for view, least in ((SPLATS, 30.0), (PICTURE, 30.0)):
+    # Observed 34.5 dB, because colours above 1 are clipped on the way to the page, and 41.3 dB, from JPEG and resizing.
+    for view, least in ((SPLATS, 32.0), (PICTURE, 38.0)):
         session.choose("view", view) if view != SPLATS else None
         session.wait_for(lambda state, view=view: state.view == view)
         canvas = session.page.locator("canvas").first.bounding_box()

@@ -63,7 +63,7 @@ def test_the_picture_is_the_one_that_render_makes(explorer: Explorer, state: Sta
             background=(0, 51, 255),
         )
     )
-    assert float((found - wanted[0, 0].clamp(0, 1)).abs().max()) < 1e-4  # observed 2e-6
+    assert float((found - wanted[0, 0].clamp(0, 1)).abs().max()) < 1e-6  # observed 0
 
 
 def test_styles(explorer: Explorer, state: State, generator: TrainedGenerator):
@@ -170,7 +170,7 @@ def test_a_window_of_any_shape_sees_the_same_middle(explorer: Explorer, state: S
     for picture in (wide, scaled):
         top, left = (picture.shape[-2] - side) // 2, (picture.shape[-1] - side) // 2
         middles.append(picture[:, top : top + side, left : left + side])
-    assert float((middles[0] - middles[1]).abs().mean()) < 0.01  # observed 0.003, of an area average
+    assert float((middles[0] - middles[1]).abs().mean()) < 0.01  # observed 0.005, of an area average
 
 
 def test_an_inversion_is_a_head_to_choose(tmp_path: Path, generator: TrainedGenerator):
