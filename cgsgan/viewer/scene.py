@@ -20,12 +20,14 @@ from cgsgan.latents.paths import mix_styles
 from cgsgan.latents.style_space import StyleSpace
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
+from cgsgan.rendering.inspection import depth_colors, depth_normals, normal_colors, turn_to_camera
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
 from cgsgan.viewer.state import SEEDS, Limits, State
 from rasterizer.normals import face_cameras, shortest_axes
 
 SIZES = (64, 128, 256, 512, 1024)
 DIRECTIONS = 6
+LOOKS = ("colour", "depth", "normal", "alpha")
 DEPTH_MARGIN = 0.6
 """Depths from this much before the target to this much behind it are told apart, world units."""
 T = TypeVar("T")
@@ -128,7 +130,7 @@ class Explorer:
             levels=max(1, len(self.level_sizes)),
             layers=tuple(self.layers),
             directions=min(DIRECTIONS, first.ws.shape[-1]),
-            looks=("colour", "depth", "normal", "alpha") if self.splats else ("colour", "depth", "alpha"),
+            looks=LOOKS,
             sizes=sizes,
             size=max(size for size in sizes if size <= max(256, generator.resolution)),
             splats=self.splats,
@@ -198,25 +200,26 @@ class Explorer:
         background = torch.tensor(state.background, device=device) / 255
         cameras = cameras.map(lambda tensor: tensor.to(device))
         scenes, behind = self.scene(state).scenes, background
-        if state.look == "normal":
-            assert isinstance(scenes, Gaussians)
+        if state.look == "normal" and isinstance(scenes, Gaussians):
             scenes, behind = color_by_normals(scenes, cameras), torch.zeros_like(background)
         output = _dilated(generator.renderer, dilation)(
-            scenes, cameras, size=size, backgrounds=behind.expand(1, 1, 3), depth=state.look == "depth"
+            scenes, cameras, size=size, backgrounds=behind.expand(1, 1, 3), depth=state.look in ("depth", "normal")
         )
         if state.look == "colour":
             return output.images[0, 0].clamp(0, 1).cpu()
         alphas = output.alphas[0, 0].movedim(-1, 0)
         if state.look == "alpha":
             return alphas.clamp(0, 1).expand(3, -1, -1).cpu()
-        if state.look == "normal":  # the mean over what is there, as long as a normal is, over the background
-            mean = output.images[0, 0] / alphas.clamp_min(1e-6) * 2 - 1
-            shades = (torch.nn.functional.normalize(mean, dim=0) + 1) / 2
-            return background[:, None, None].lerp(shades, alphas).clamp(0, 1).cpu()
         assert output.depths is not None
-        near, far = state.radius - DEPTH_MARGIN, state.radius + DEPTH_MARGIN
-        shades = 1 - (output.depths[0, 0].movedim(-1, 0) - near) / (far - near)
-        return background[:, None, None].lerp(shades.clamp(0, 1).expand(3, -1, -1), alphas).clamp(0, 1).cpu()
+        if state.look == "depth":
+            near, far = state.radius - DEPTH_MARGIN, state.radius + DEPTH_MARGIN
+            colors = depth_colors(output.depths, near=near, far=far)
+        elif isinstance(scenes, Gaussians):  # the mean over what is there, as long as a normal is
+            mean = output.images[0, 0] / alphas.clamp_min(1e-6) * 2 - 1
+            colors = normal_colors(torch.nn.functional.normalize(mean, dim=0).movedim(0, -1))[None, None]
+        else:
+            colors = normal_colors(turn_to_camera(depth_normals(output.depths, cameras), cameras))
+        return background[:, None, None].lerp(colors[0, 0].movedim(-1, 0), alphas).clamp(0, 1).cpu()
 
     def _make_styles(self, state: State) -> Tensor:
         generator, found = self.heads.open(state.head)

@@ -128,7 +128,8 @@ def test_looks(explorer: Explorer, state: State):
     assert float(alpha[:, 0, 0].max()) < 0.1
     depth = explorer.picture(replace(state, look="depth", background=(255, 0, 0)))
     assert depth[:, 0, 0].tolist() == pytest.approx([1, 0, 0], abs=0.1)  # the background
-    torch.testing.assert_close(depth[0, 32, 32], depth[1, 32, 32], atol=0.1, rtol=0)
+    nearer, farther = (explorer.picture(replace(state, look="depth", target=(0.0, 0.0, z))) for z in (-0.3, 0.3))
+    assert float(nearer[0, 32, 32]) > float(farther[0, 32, 32])  # yellow is near, violet far
 
 
 def test_normals_are_those_of_the_rasterizer_in_camera_axes(
