@@ -43,8 +43,9 @@ def run(argv: list[str]) -> int:
     arguments = tyro.cli(ViewArguments, args=argv, prog="cgsgan view")
     _check(arguments)
     from cgsgan.generators import load_generator
+    from cgsgan.viewer.heads import Heads
     from cgsgan.viewer.saving import OutputFolder
-    from cgsgan.viewer.scene import Explorer, Heads
+    from cgsgan.viewer.scene import Explorer
     from cgsgan.viewer.server import Viewer, ViewerOptions
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from cgsgan.cameras import Cameras, intrinsics, invert_rigid, look_at, orbit
 from cgsgan.gallery import latents_from_seeds
-from cgsgan.generators import TrainedGenerator, load_generator
+from cgsgan.generators import TrainedGenerator
 from cgsgan.latents.directions import principal_direction
 from cgsgan.latents.paths import mix_styles
 from cgsgan.latents.style_space import StyleSpace
@@ -22,7 +21,8 @@ from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
 from cgsgan.rendering.inspection import depth_colors, depth_normals, normal_colors, turn_to_camera
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
-from cgsgan.viewer.state import SEEDS, Limits, State
+from cgsgan.viewer.heads import Heads
+from cgsgan.viewer.state import Limits, State
 from rasterizer.normals import face_cameras, shortest_axes
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -46,66 +46,6 @@ class SceneAndCount:
     scenes: Scenes
     count: int | None
     total: int | None
-
-
-class Heads:
-    """The generator and the inversions to choose from.
-
-    An inversion comes with a network of its own, tuned to its photograph. One of them is in memory at a time.
-
-    Args:
-        generator: makes heads from seeds; may itself be an inversion.
-        inversions: folders that ``cgsgan invert`` wrote with this generator.
-
-    Raises:
-        ValueError: for a folder without an inversion, or with one of another generator.
-    """
-
-    def __init__(self, generator: TrainedGenerator, inversions: Sequence[Path] = ()) -> None:
-        self.generator = generator
-        self._files: dict[str, tuple[Path | None, int]] = {}
-        if generator.found is not None:
-            self._files |= {f"found {index}": (None, index) for index in range(len(generator.found))}
-        for path in inversions:
-            self._add(path)
-        self._open: tuple[Path, TrainedGenerator] | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All choices; those found in photographs first."""
-        return (*self._files, SEEDS)
-
-    def open(self, name: str) -> tuple[TrainedGenerator, Float[Tensor, "1 num_ws w_dim"] | None]:
-        """The generator of a choice, and the styles of its head; None for :data:`SEEDS`."""
-        if name == SEEDS:
-            return self.generator, None
-        path, index = self._files[name]
-        generator = self.generator if path is None else self._load(path)
-        assert generator.found is not None
-        return generator, generator.found[index : index + 1]
-
-    def _load(self, path: Path) -> TrainedGenerator:
-        if self._open is None or self._open[0] != path:
-            self._open = None  # let go of the last one before the next is read
-            device = next(self.generator.parameters()).device
-            self._open = path, load_generator(path, device=device)
-        return self._open[1]
-
-    def _add(self, path: Path) -> None:
-        loaded = load_generator(path)
-        if loaded.found is None:
-            raise ValueError(f"--inversions {path}: expected a folder that `cgsgan invert` wrote, found no head in it")
-        if (loaded.config.generator, loaded.config.resolution) != (
-            self.generator.config.generator,
-            self.generator.config.resolution,
-        ):
-            raise ValueError(f"--inversions {path}: was made with another generator; invert with this one")
-        name = path.parent.name if path.is_file() else path.resolve().name
-        for index in range(len(loaded.found)):
-            label = name if len(loaded.found) == 1 else f"{name} {index}"
-            while label in self._files or label == SEEDS:
-                label += "'"
-            self._files[label] = path, index
 
 
 class Explorer:

@@ -19,8 +19,9 @@ pytest.importorskip("viser")
 from cgsgan.generators import load_generator
 from cgsgan.viewer.controls import element_id
 from cgsgan.viewer.gate import LARGEST_MESSAGE, MOST_CONNECTIONS, Gate, gated
+from cgsgan.viewer.heads import Heads
 from cgsgan.viewer.saving import OutputFolder
-from cgsgan.viewer.scene import Explorer, Heads
+from cgsgan.viewer.scene import Explorer
 from cgsgan.viewer.server import Viewer, ViewerOptions
 from cgsgan.viewer.state import kinds
 from tests.viewer import hostile

@@ -21,8 +21,9 @@ from cgsgan.export import read_ply, to_uint8
 from cgsgan.generators import load_generator
 from cgsgan.types import Gaussians
 from cgsgan.viewer.controls import element_id
+from cgsgan.viewer.heads import Heads
 from cgsgan.viewer.saving import OutputFolder
-from cgsgan.viewer.scene import Explorer, Heads
+from cgsgan.viewer.scene import Explorer
 from cgsgan.viewer.server import Viewer, ViewerOptions
 from cgsgan.viewer.state import PICTURE, SPLATS, State
 from tests.chromium import chromium, open_page
@@ -81,10 +82,10 @@ class Session:
 
     def assert_shows(self, holds: Callable[[State], bool]) -> State:
         """Once the state is so, the page gets our own render of it."""
-        state = self.wait_for(holds)
-        wanted = to_uint8(self.reference.picture(state)).astype(int)
         end = time.monotonic() + PATIENCE
         while True:
+            state = self.wait_for(holds)  # again each time: a camera comes to rest slowly
+            wanted = to_uint8(self.reference.picture(state)).astype(int)
             found = self.shown_picture()
             if found is not None and found.shape == wanted.shape and np.abs(found - wanted).max() <= 1:
                 return state

@@ -16,7 +16,8 @@ from cgsgan.latents.directions import principal_direction
 from cgsgan.latents.style_space import StyleSpace
 from cgsgan.training.generator_file import GENERATOR_FILE, GeneratorFile, write_generator
 from cgsgan.types import Gaussians
-from cgsgan.viewer.scene import Explorer, Heads, state_camera, style_groups
+from cgsgan.viewer.heads import Heads
+from cgsgan.viewer.scene import Explorer, state_camera, style_groups
 from cgsgan.viewer.state import State
 from rasterizer import rasterize
 
