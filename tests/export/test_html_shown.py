@@ -238,6 +238,7 @@ def test_without_webgl_it_says_so_and_shows_a_picture(chromium, strip) -> None:
         page.wait_for_selector("#canvas[data-failed]", state="attached")
         assert "no WebGL 2" in (page.locator("#message").text_content() or "")
         assert page.locator("#poster").is_visible()
+        assert page.get_by_role("button").count() == 0
         assert troubles == []
 
 
