@@ -28,7 +28,6 @@ from tests.viewers.clients import missing_viewers, versions
 from tests.viewers.pictures import THREE_QUARTER, draw
 from tests.viewers.proofs import (
     GATES,
-    HEAD_GATES,
     HEAD_VIEW,
     PROOFS,
     SIZE,
@@ -67,7 +66,7 @@ def measure(proofs: list[Proof], scene: Gaussians, folder: Path) -> list[tuple[P
 
 
 def row(model: str, proof: Proof, outcome: Outcome) -> dict[str, object]:
-    gate = (GATES if model == "balls" else HEAD_GATES)[proof.client]
+    gate = GATES[proof.client] if model == "balls" else None  # of heads the colours above 1 decide, see README.md
     return {
         "model": model,
         "viewer": proof.client,
@@ -76,7 +75,7 @@ def row(model: str, proof: Proof, outcome: Outcome) -> dict[str, object]:
         "psnr_std": round(outcome.scores.std, 2),
         "psnr_aa": round(outcome.scores.aa, 2),
         "ssim": round(outcome.scores.ssim, 4),
-        "gate": "passed" if outcome.scores.failure(gate) is None else "missed",
+        "gate": None if gate is None else "missed" if outcome.scores.failure(gate) else "passed",
         "seconds": round(outcome.seconds, 1),
     }
 
