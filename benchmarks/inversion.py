@@ -6,7 +6,8 @@ Every person of the set is found from view 0 with its camera given, from view 0 
 2 and 4 views (given); then pictured from all 8 sides and compared, on white, with the truth: PSNR of the whole picture,
 and of the pixels that the head covers by more than half. Beside the depths of the search stand the average head and the
 random head that looks most like the photo. Persons that are finished are kept in --work, so that a run that was cut off
-goes on. --ablation measures variants of the method on other persons (the last of the set).
+goes on, and several may share the settings; --finished sums up what is there. Seconds are those of the clock and, in
+`cpu_seconds`, those that the cores worked. --ablation measures variants of the method on other persons (from 24 on).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from cgsgan.cameras import Cameras
 from cgsgan.data.dataset import DataConfig, open_dataset
+from cgsgan.export.atomic import atomic_path
 from cgsgan.export.images import make_grid, save_image
 from cgsgan.generators import TrainedGenerator, load_generator
 from cgsgan.latents.inversion import InversionConfig, Inverter
@@ -64,7 +67,7 @@ SETTINGS = {
 PLAIN = InversionConfig()
 ABLATION = {
     "as it is": Setting(),
-    "start: nearest of 128": Setting(config=replace(PLAIN, candidates=128)),
+    "128 candidates": Setting(config=replace(PLAIN, candidates=128)),
     "prior x 10": Setting(config=replace(PLAIN, prior_weight=10 * PLAIN.prior_weight)),
     "spread x 10": Setting(config=replace(PLAIN, spread_weight=10 * PLAIN.spread_weight)),
     "keep 0": Setting(config=replace(PLAIN, keep_weight=0.0)),
@@ -174,8 +177,10 @@ def measure_person(
     person = read_person(arguments.data, generator.resolution, index)
     measured: dict[str, Any] = {}
     for name in ("baselines", *settings):
-        file = folder / f"{index:03d}_{name.replace(' ', '_').replace(':', '')}.json"
+        file = kept_file(folder, index, name)
         if not file.exists():
+            if arguments.finished:
+                continue
             if name == "baselines":
                 figures: dict[str, Any] = {
                     key: person.compare(images) for key, images in baselines(generator, person).items()
@@ -190,6 +195,10 @@ def measure_person(
     return measured
 
 
+def kept_file(folder: Path, index: int, name: str) -> Path:
+    return folder / f"{index:03d}_{name.replace(' ', '_')}.json"
+
+
 def sheet(person: Person, images: dict[str, Tensor]) -> Tensor:
     """The truth above each depth, from all sides."""
     return make_grid(torch.cat([person.pictures.on(torch.ones(VIEWS, 3)), *images.values()]), columns=VIEWS)
@@ -202,18 +211,24 @@ def summarise(measured: list[dict[str, Any]], settings: dict[str, Setting]) -> l
         rows.append({"what": name, "depth": "", **_means([p["baselines"][name] for p in measured])})
     for name, setting in settings.items():
         for depth in ("w", "ws", "tuned"):
-            figures = [p[name][depth] for p in measured]
+            figures = [p[name][depth] for p in measured if name in p]
+            if not figures:
+                continue
             row = {"what": name, "depth": depth, **_means(figures)}
             if not setting.cameras:
-                row["camera"] = sum(f["camera"] for f in figures) / len(figures)
-                row["camera_worst"] = max(f["camera"] for f in figures)
-            row["seconds"] = sum(f["seconds"] for f in figures) / len(figures)
+                degrees = torch.tensor([f["camera"] for f in figures])
+                row.update(camera=float(degrees.mean()), camera_median=float(degrees.median()))
+                row["camera_worst"] = float(degrees.max())
+            for key in ("seconds", "cpu_seconds"):
+                times = [f[key] for f in figures if key in f]
+                if times:
+                    row[key] = float(torch.tensor(times).median())
             rows.append(row)
     return rows
 
 
 def _means(figures: list[dict[str, Any]]) -> dict[str, float]:
-    row: dict[str, float] = {}
+    row: dict[str, float] = {"persons": len(figures)}
     for kind in ("psnr", "head"):
         values = torch.tensor([f[kind] for f in figures])
         row[f"{kind}_0"] = float(values[:, 0].mean())
@@ -225,12 +240,33 @@ def _means(figures: list[dict[str, Any]]) -> dict[str, float]:
 def show(rows: list[dict[str, Any]], title: str) -> None:
     columns = {
         "psnr_0": "view 0", "psnr_others": "7 others", "psnr_held_out": "held out", "head_0": "head, view 0",
-        "head_others": "head, others", "camera": "camera, degrees", "seconds": "seconds",
+        "head_others": "head, others", "camera": "camera off, degrees", "cpu_seconds": "CPU seconds",
     }  # fmt: skip
-    table = Table("what", "depth", *columns.values(), title=title)
+    table = Table("what", "depth", "persons", *columns.values(), title=title)
     for row in rows:
-        table.add_row(row["what"], row["depth"], *(f"{row[key]:.1f}" if key in row else "" for key in columns))
-    Console().print(table)
+        figures = (f"{row[key]:.1f}" if key in row else "" for key in columns)
+        table.add_row(row["what"], row["depth"], str(row["persons"]), *figures)
+    Console(width=140).print(table)
+
+
+def save_picture(folder: Path, path: Path, persons: list[int], name: str) -> None:
+    """For each person the truth, w, ws and tuned as rows, a few views as columns; two persons side by side."""
+    blocks = []
+    for index in persons:
+        with Image.open(kept_file(folder, index, name).with_suffix(".png")) as file:
+            sheet = file.convert("RGB")
+        cell = (sheet.width - 2) // VIEWS
+        block = Image.new("RGB", (cell * len(PICTURED) + 8, sheet.height), "white")
+        for column, view in enumerate(PICTURED):
+            block.paste(sheet.crop((view * cell, 0, (view + 1) * cell, sheet.height)), (column * cell, 0))
+        blocks.append(block)
+    width, height = blocks[0].size
+    joined = Image.new("RGB", (2 * width, -(-len(blocks) // 2) * (height + 8)), "white")
+    for number, block in enumerate(blocks):
+        joined.paste(block, (number % 2 * width, number // 2 * (height + 8)))
+    joined = joined.resize((2 * joined.width, 2 * joined.height), Image.Resampling.NEAREST)
+    with atomic_path(path) as temporary:
+        joined.save(temporary, format="WEBP", quality=90)
 
 
 def main() -> int:
@@ -243,6 +279,8 @@ def main() -> int:
     parser.add_argument("--settings", nargs="*", default=None)
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--finished", action="store_true", help="measure nothing; sum up what is in --work")
+    parser.add_argument("--pictured", type=int, nargs="*", default=[], help="persons in results/NAME.webp")
     parser.add_argument("--name", default=None, help="of the results; default inversion, or inversion_ablation")
     parser.add_argument("--work", type=Path, default=Path("runs/inversion"), help="where finished persons are kept")
     arguments = parser.parse_args()
@@ -262,6 +300,8 @@ def main() -> int:
     rows = summarise(measured, settings)
     show(rows, f"{arguments.persons} persons from {first}, {arguments.generator or 'the shipped generator'}")
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.pictured:
+        save_picture(folder, RESULTS / f"{name}.webp", arguments.pictured, next(iter(settings)))
     print(f"wrote {RESULTS / f'{name}.json'}; pictures in {folder}")
     return 0
 

@@ -90,8 +90,7 @@ def invert_photos(
     target = target.to(device)
     cameras = None if cameras is None else cameras.map(lambda t: t.to(device))
     found = inverter.invert(target, cameras, watch=watch)
-    white = target.alphas is not None
-    backgrounds = target.colors.new_tensor((1.0, 1.0, 1.0) if white else target.background).expand(target.views, 3)
+    backgrounds = target.shown_on
     source = SceneSource(found.network, generator.renderer)
     with torch.no_grad():
         images = source.render(found.ws, found.cameras, backgrounds, size=target.size)[0].clamp(0, 1)

@@ -1,4 +1,4 @@
-"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--psi 0.7] [--turntable webp] [--walk] [--ply] [--grid]``."""
+"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--turntable webp] [--walk] [--ply] [--html FILE] [--grid]``."""
 
 from __future__ import annotations
 
@@ -38,17 +38,20 @@ def run(argv: list[str]) -> int:
     names, z = choose_heads(generator, seeds, otherwise=range(8))
     _check_possible(arguments, generator, len(names))
     out = arguments.output_folder()
-    out.mkdir(parents=True, exist_ok=True)
+    if arguments.grid or arguments.turntable or arguments.ply:
+        out.mkdir(parents=True, exist_ok=True)
     if arguments.grid:
         _write_grid(arguments, generator, z, out / "grid.png")
     if arguments.turntable and arguments.walk:
         _write_film(arguments, _walk(arguments, generator, z), out)
-    if arguments.ply or (arguments.turntable and not arguments.walk):
+    if arguments.ply or arguments.html or (arguments.turntable and not arguments.walk):
         scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
         if arguments.turntable and not arguments.walk:
             _write_film(arguments, _turn(arguments, generator, scenes), out)
         if arguments.ply:
             _write_splats(arguments, generator, names, scenes, out)
+        if arguments.html:
+            _write_page(arguments, generator, names, scenes, arguments.html)
     if arguments.checkpoint is None:
         for name in ("data", "licence"):
             if name in generator.provenance:
@@ -60,9 +63,9 @@ def run(argv: list[str]) -> int:
 def _resolve(arguments: RenderArguments) -> RenderArguments:
     """The same with every output named that will be written."""
     film = arguments.film_format()
-    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
+    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply or arguments.html):
         return replace(arguments, grid=arguments.ground() is not None, turntable=film or "webp")
-    return replace(arguments, grid=arguments.grid or not (film or arguments.ply), turntable=film)
+    return replace(arguments, grid=arguments.grid or not (film or arguments.ply or arguments.html), turntable=film)
 
 
 def _check_possible(arguments: RenderArguments, generator: TrainedGenerator, heads: int) -> None:
@@ -71,8 +74,15 @@ def _check_possible(arguments: RenderArguments, generator: TrainedGenerator, hea
     Raises:
         ValueError: naming the option.
     """
-    if arguments.ply and generator.config.generator.kind != "gaussians":
-        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
+    from cgsgan.export.html import MOST_HEADS
+
+    if (arguments.ply or arguments.html) and generator.config.generator.kind != "gaussians":
+        option = "--ply" if arguments.ply else "--html"
+        raise ValueError(
+            f"{option}: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`"
+        )
+    if arguments.html and heads > MOST_HEADS:
+        raise ValueError(f"--html: a page holds up to {MOST_HEADS} heads, got {heads}; name fewer with --seeds")
     if arguments.walk and heads < 2:
         raise ValueError("--walk: expected at least 2 heads to walk between, got 1; name more with --seeds")
     if arguments.background != "white" and generator.draws_background:
@@ -158,3 +168,19 @@ def _write_splats(
         path = out / f"{name}.ply"
         save_scene(path, scenes, index, dilation=dilation, axes=arguments.axes)
         print(f"wrote {path}")
+
+
+def _write_page(
+    arguments: RenderArguments, generator: TrainedGenerator, names: list[str], scenes: Scenes, path: Path
+) -> None:
+    from cgsgan.export import ExportOptions, save_splat_page
+    from cgsgan.types import Gaussians
+
+    assert isinstance(scenes, Gaussians)
+    ground = arguments.ground()
+    assert ground is not None
+    heads = [(name, scenes.scene(index).map(lambda tensor: tensor.cpu())) for index, name in enumerate(names)]
+    options = ExportOptions(extra_dilation=generator.dilation if arguments.bake_dilation else 0.0, generated=True)
+    background = "#" + bytes(round(255 * level) for level in ground).hex()
+    save_splat_page(path, heads, options, background=background)
+    print(f"wrote {path}: {path.stat().st_size:,} bytes")

@@ -47,8 +47,10 @@ class RenderArguments:
         columns: heads in a row of the film.
         background: white, black, #rrggbb, R,G,B of 0 to 255, or transparent (films in webp and png).
         ply: write one .ply per seed.
+        html: write all seeds as one page on which they turn, in any browser, without a network: this .html file.
         axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
-        bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
+        bake_dilation: add the renderer's pixel dilation to the .ply scales (and to the page), so that a viewer shows
+            the same picture.
         out: folder to write to; default "renders" in the checkpoint's run, or here.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
     """
@@ -71,6 +73,7 @@ class RenderArguments:
     columns: int | None = None
     background: str = "white"
     ply: bool = False
+    html: Path | None = None
     axes: Literal["opencv", "opengl"] = "opencv"
     bake_dilation: bool = True
     out: Path | None = None
@@ -86,6 +89,8 @@ class RenderArguments:
             raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {self.psi}")
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out {self.out}: is a file; expected a folder to write to")
+        if self.html is not None and self.html.suffix.lower() != ".html":
+            raise ValueError(f"--html {self.html}: expected a file that ends in .html")
         for name, smallest, largest, unit in (
             ("size", 8, 8192, " pixels"),
             ("frames", 1, MOST_FRAMES, ""),
@@ -100,6 +105,8 @@ class RenderArguments:
                 raise ValueError(f"--{name}: expected {smallest} to {largest}{unit}, got {value}")
         if not self.show or len(set(self.show)) < len(self.show):
             raise ValueError(f"--show: expected color, depth, normal, alpha, each at most once, got {list(self.show)}")
+        if self.ground() is None and self.html is not None:
+            raise ValueError("--background transparent: a page has a background; name a colour")
         if self.ground() is None and self.film_format() not in (None, "webp", "png"):
             raise ValueError(f"--background transparent: a film in {self.film_format()} holds none; take webp or png")
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -56,7 +56,8 @@ def save_splat_page(
     Args:
         path: the file; missing folders are created.
         heads: names, and scenes without a batch axis, RGB, in this library's world.
-        options: pruning, and the dilation that is baked in. A page is its own frame: axes None or ``opengl``.
+        options: pruning, and the dilation, which the page adds as the renderer does. A page is its own frame: axes
+            None or ``opengl``.
         title: plain text; None: the file's name.
         background: what the picker starts with, like ``#ffffff``.
 
@@ -70,16 +71,16 @@ def save_splat_page(
     path = Path(path)
     _check(path, heads, options, background)
     poster, meanings, texts, pictures = "", [], [], []
+    dilation = options.extra_dilation
     for name, gaussians in heads:
-        scene, _ = prepare_scene(gaussians, options, axes=AXES, writer="save_splat_page")
+        scene, _ = prepare_scene(gaussians, replace(options, extra_dilation=0.0), axes=AXES, writer="save_splat_page")
         framing = frame_scene(scene.means, generated=options.generated)
         meaning, text = pack_splats(scene)
-        meanings.append({"name": name, **meaning, "baked": options.extra_dilation, "framing": asdict(framing)})
+        meanings.append({"name": name, **meaning, "dilation": dilation, "framing": asdict(framing)})
         texts.append(text)
-        baked = options.extra_dilation
-        poster = poster or embed_picture(draw_front(scene, framing, baked=baked, size=POSTER_SIZE))
+        poster = poster or embed_picture(draw_front(scene, framing, dilation=dilation, size=POSTER_SIZE))
         if len(heads) > 1:
-            pictures.append(embed_picture(draw_front(scene, framing, baked=baked, size=THUMBNAIL_SIZE)))
+            pictures.append(embed_picture(draw_front(scene, framing, dilation=dilation, size=THUMBNAIL_SIZE)))
     strip = _strip([name for name, _ in heads], pictures)
     page = _assemble(title or path.stem, background, poster, strip, meanings, texts)
     with atomic_path(path) as temporary:
@@ -110,7 +111,7 @@ def read_splat_page(path: str | os.PathLike[str], *, axes: str = AXES) -> list[t
         axes: its frame.
 
     Returns:
-        Names, and scenes on the CPU, float32, in this library's world.
+        Names, and scenes on the CPU, float32, in this library's world, with the page's dilation in their scales.
 
     Raises:
         SplatFileError: another page, or a damaged one.
@@ -145,6 +146,8 @@ def _check(path: Path, heads: Sequence[tuple[str, Gaussians]], options: ExportOp
         raise ValueError(f"{path}: a page shows heads upright whatever the axes; expected none, got {options.axes!r}")
     if not 1 <= len(heads) <= MOST_HEADS:
         raise ValueError(f"{path}: expected 1 to {MOST_HEADS} heads on a page, got {len(heads)}")
+    if not 0 <= options.extra_dilation < float("inf"):
+        raise ValueError(f"{path}: extra_dilation must be a length >= 0 in world units, got {options.extra_dilation}")
     if not re.fullmatch(r"#[0-9a-f]{6}", background):
         raise ValueError(f"{path}: expected a background like #ffffff, got {background!r}")
     counts = [gaussians.count for _, gaussians in heads]

@@ -16,7 +16,7 @@ from cgsgan.export.images import to_uint8
 from cgsgan.types import Gaussians
 
 LOWPASS = 0.3
-"""Square pixels: the variance of the page's low-pass filter, of which what is baked in is not added again."""
+"""Square pixels: the variance of the page's low-pass filter, of which the dilation is a part."""
 NEAR_PLANE = 0.01
 """World units, at the distance of heads."""
 HEAD_BOX = 0.5
@@ -61,20 +61,21 @@ def frame_scene(means: Float[Tensor, "gaussian 3"], *, generated: bool) -> Frami
 
 
 @torch.no_grad()
-def draw_front(scene: Gaussians, framing: Framing, *, baked: float, size: int) -> Float[Tensor, "4 size size"]:
+def draw_front(scene: Gaussians, framing: Framing, *, dilation: float, size: int) -> Float[Tensor, "4 size size"]:
     """A scene from the front, as the page shows it first; RGB in [0, 1] and straight alpha."""
     from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
 
     scale = framing.radius / ORBIT_RADIUS
     scene = scene.map(lambda tensor: tensor.float()[None])
-    scene = replace(scene, means=(scene.means - torch.tensor(framing.target)) / scale, scales=scene.scales / scale)
+    scales = torch.hypot(scene.scales, torch.tensor(dilation)) / scale
+    scene = replace(scene, means=(scene.means - torch.tensor(framing.target)) / scale, scales=scales)
     camera = orbit(torch.zeros(1, 1), torch.zeros(1, 1))
     pixels = framing.focal * size / framing.radius
     render = rasterize(
         *(scene.means, scene.quats, scene.scales, scene.opacities, scene.colors),
         *(camera.viewmats, camera.Ks(size, size), size, size),
         near_plane=NEAR_PLANE,
-        eps2d=max(0.0, LOWPASS - (baked * pixels) ** 2),
+        eps2d=max(0.0, LOWPASS - (dilation * pixels) ** 2),
         antialiased=True,
     )
     alphas = render.alphas[0, 0].movedim(-1, 0)

@@ -61,7 +61,7 @@ def pack_splats(scene: Gaussians) -> tuple[dict[str, object], str]:
 
 
 def unpack_splats(path: Path, meaning: Mapping[str, object], text: bytes) -> RawSplats:
-    """The inverse of :func:`pack_splats`, of a file that may be damaged.
+    """The inverse of :func:`pack_splats`, of a file that may be damaged, with the dilation added to the scales.
 
     Raises:
         SplatFileError: for what no page written here holds.
@@ -70,7 +70,8 @@ def unpack_splats(path: Path, meaning: Mapping[str, object], text: bytes) -> Raw
     if type(count) is not int or not 1 <= count <= MOST_SPLATS:
         raise SplatFileError(f"{path}: expected a count of 1 to {MOST_SPLATS} splats, got {str(count)[:20]}")
     low, high = (_numbers(path, meaning, name, 3) for name in ("low", "high"))
-    log_low, log_high, peak = (_numbers(path, meaning, name, 1)[0] for name in ("log_low", "log_high", "peak"))
+    single = ("log_low", "log_high", "peak", "dilation")
+    log_low, log_high, peak, dilation = (_numbers(path, meaning, name, 1)[0] for name in single)
     check_expansion(path, packed=len(text), unpacked=count * PLANES, what="the splats")
     planes = np.frombuffer(_inflate(path, text, count * PLANES), np.uint8).reshape(PLANES, count)
     bits = _join_bytes(planes[22:])
@@ -79,7 +80,7 @@ def unpack_splats(path: Path, meaning: Mapping[str, object], text: bytes) -> Raw
     return RawSplats(
         means=low + _join(planes[:9], 3) * (high - low),
         quats=join_largest(bits >> 30, (parts / ROTATION_LEVELS * 2 - 1) * math.sqrt(0.5)),
-        scales=np.exp(np.minimum(logs, math.log(LARGEST_NUMBER))),
+        scales=np.hypot(np.exp(np.minimum(logs, math.log(LARGEST_NUMBER))), dilation),
         opacities=planes[21] / 255,
         colors=_join(planes[15:21], 2) * peak,
     )

@@ -29,7 +29,7 @@ Depth = Literal["w", "ws", "tuned"]
 Look = Callable[[Tensor, Tensor], Tensor]
 """A further distance of pictures in [0, 1], such as a perceptual one."""
 Watch = Callable[[int, Tensor], None]
-"""Told the step and the pictures of every step."""
+"""Told the step and the pictures of every step, on what :attr:`Target.shown_on` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,14 +235,17 @@ class _Search:
             more, sides = anchors.draw(self.stream)
             cameras = cat_views(cameras, more)
             backgrounds = torch.cat([backgrounds, backgrounds[:1].expand(sides.views, 3)])
-        images = source.render(ws, cameras, backgrounds, size=self.target.size)[0]
+        drawn = source.draw(ws, cameras, backgrounds, size=self.target.size)
+        images = drawn.images[0]
         wanted = self.target.on(backgrounds[:views])
         loss = pyramid_loss(images[:views], wanted)
         if self.inverter.look is not None:
             loss = loss + self.inverter.look(images[:views], wanted)
         self.losses.append(float(loss.detach()))
         if self.watch is not None:
-            self.watch(len(self.losses), images[:views].detach())
+            through = (1 - drawn.alphas[0, :views].detach()).movedim(-1, 1)
+            shown = self.target.shown_on - backgrounds[:views]  # not on the random colours, which would flicker
+            self.watch(len(self.losses), images[:views].detach() + through * shown[:, :, None, None])
         if sides is not None:
             loss = loss + self.config.keep_weight * anchored_loss(images[views:], sides, backgrounds[views:])
         return loss

@@ -45,6 +45,12 @@ class Target:
         """Edge length, pixels."""
         return self.colors.shape[-1]
 
+    @property
+    def shown_on(self) -> Float[Tensor, "view 3"]:
+        """Backgrounds to look at the pictures on: white where the coverage is known, else their own."""
+        color = self.background if self.alphas is None else (1.0, 1.0, 1.0)
+        return self.colors.new_tensor(color).expand(self.views, 3)
+
     def to(self, device: torch.device | str) -> Target:
         """The same views on another device."""
         alphas = None if self.alphas is None else self.alphas.to(device)
@@ -63,7 +69,7 @@ class Target:
             generator: on the CPU, so that every device sees the same colours.
         """
         if self.alphas is None:
-            return self.colors.new_tensor(self.background).expand(self.views, 3)
+            return self.shown_on
         return torch.rand(self.views, 3, generator=generator).to(self.colors.device)
 
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 # The canvas alone, at whole pixels, without its rounded corners and the buttons above it.
-BARE = """(size) => {
+BARE = """([width, height]) => {
   document.querySelector(".tools").hidden = true;
   Object.assign(document.getElementById("stage").style, { position: "fixed", inset: 0, margin: 0, borderRadius: 0 });
-  Object.assign(document.getElementById("canvas").style, { width: `${size}px`, height: `${size}px` });
+  Object.assign(document.getElementById("canvas").style, { width: `${width}px`, height: `${height}px` });
 }"""
 
 
@@ -46,9 +47,10 @@ class ShownPage:
         """Go to a view as the page's address names it."""
         self.page.evaluate("(address) => { location.hash = address; }", address)
 
-    def bare(self, size: int) -> None:
-        self.page.evaluate(BARE, size)
-        self.page.wait_for_selector(f"#canvas[width='{size}'][height='{size}']", state="attached")
+    def bare(self, width: int, height: int) -> None:
+        """The canvas alone, of this many pixels."""
+        self.page.evaluate(BARE, [width, height])
+        self.page.wait_for_selector(f"#canvas[width='{width}'][height='{height}']", state="attached")
 
     def picture(self) -> np.ndarray:
         """The canvas, when nothing moves; [height, width, 3] in [0, 1]."""
@@ -65,10 +67,18 @@ class ShownPage:
 
 @contextmanager
 def shown(
-    browser: Browser, path: Path, size: tuple[int, int] = (640, 480), *, address: str = "still", touch: bool = False
+    browser: Browser,
+    path: Path,
+    size: tuple[int, int] = (640, 560),
+    *,
+    address: str = "still",
+    touch: bool = False,
+    calm: bool = True,
 ) -> Iterator[ShownPage]:
-    """Open a page from disk; at the end, nothing went wrong and nothing was asked for."""
+    """Open a page from disk; at the end, nothing went wrong and nothing was asked for. ``calm``: without animation."""
     with open_page(browser, *size, touch=touch) as (page, troubles):
+        if calm:
+            page.emulate_media(reduced_motion="reduce")
         page.goto(f"{path.as_uri()}#{address}")
         yield ShownPage(page, troubles)
         assert troubles == []
@@ -81,16 +91,13 @@ def ours(
     pitch: float | int,
     *,
     size: int,
-    zoom: float | int = 1,
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> np.ndarray:
-    """The picture of our renderer from the same camera; [size, size, 3] in [0, 1]."""
-    angles = torch.tensor([[yaw, pitch]]) * (math.pi / 180)
-    cameras = orbit(angles[:, 0], angles[:, 1])
-    cameras = cameras.map(lambda tensor: tensor.clone())
-    cameras.Ks_normalized[:, 0, 0] *= zoom
-    cameras.Ks_normalized[:, 1, 1] *= zoom
+    """The picture of our renderer from the same camera, moved by ``offset``; [size, size, 3] in [0, 1]."""
+    cameras = orbit(torch.tensor([math.radians(yaw)]), torch.tensor([math.radians(pitch)]))
     batch = scene.map(lambda tensor: tensor[None])
+    batch = replace(batch, means=batch.means - torch.tensor(offset))
     image = render_views(renderer, batch, cameras, size=size, background=background)[0, 0]
     return image.clamp(0, 1).movedim(0, -1).numpy().astype(np.float64)
 

@@ -195,10 +195,10 @@ def test_framing() -> None:
 
 def test_the_poster_does_not_depend_on_where_a_scene_lies_and_how_large_it_is() -> None:
     scene = random_scene(300)
-    near = draw_front(scene, frame_scene(scene.means / 4, generated=False), baked=0.0, size=48)
+    near = draw_front(scene, frame_scene(scene.means / 4, generated=False), dilation=0.0, size=48)
     assert near.shape == (4, 48, 48)
     scenes = [replace(scene, means=scene.means * f + 3 * (f - 1), scales=scene.scales * f) for f in (1.0, 4.0)]
     small, large = (replace(s, means=s.means + 7) for s in scenes)
-    pictures = [draw_front(s, frame_scene(s.means, generated=False), baked=0.0, size=48) for s in (small, large)]
+    pictures = [draw_front(s, frame_scene(s.means, generated=False), dilation=0.0, size=48) for s in (small, large)]
     assert (pictures[0] - pictures[1]).abs().max() < 1e-4  # 1.8e-5
     assert pictures[0][3].max() > 0.3

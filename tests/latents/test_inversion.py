@@ -132,8 +132,14 @@ def test_several_views_and_known_coverage_are_used_together():
     black = shipped().renderer(scene, views, size=SIZE, backgrounds=torch.zeros(1, 2, 3))
     target = Target(colors=black.images[0].clamp(0, 1), alphas=black.alphas[0].movedim(-1, 1))
     steps: list[int] = []
-    inverter = Inverter(shipped().network, shipped().renderer, QUICK)
-    found = inverter.invert(target, views, watch=lambda step, images: steps.append(step * len(images)))
+    corners: list[Tensor] = []
+
+    def watch(step: int, images: Tensor) -> None:
+        steps.append(step * len(images))
+        corners.append(images[:, :, 0, 0])
+
+    found = Inverter(shipped().network, shipped().renderer, QUICK).invert(target, views, watch=watch)
+    assert float(torch.stack(corners).mean()) > 0.9  # shown on white, though fitted on random colours
     assert steps == [2 * step for step in range(1, QUICK.w_steps + 1)]
     assert len(found.losses) == QUICK.w_steps
     assert float(peak_signal_to_noise(seen(found.ws, views), target.on(torch.ones(2, 3))).min()) > 22  # observed 27

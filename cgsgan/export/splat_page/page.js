@@ -119,7 +119,7 @@ function load(index) {
     const head = page.heads[index];
     read.set(index, readHead(byId(`splats-${index}`), head).then(({ texels, means }) => {
       byId(`splats-${index}`).remove();
-      renderer.add(index, texels, head.count, head.baked);
+      renderer.add(index, texels, head.count, head.dilation);
       worker.postMessage({ head: index, means }, [means.buffer]);
     }));
   }

@@ -4,7 +4,7 @@ import { SPLATS_PER_ROW, TEXELS } from "./splats.js";
 
 const LOWPASS = 0.3; // square pixels
 const UNIFORMS = {
-  splats: ["u_splats", "u_rotation", "u_translation", "u_size", "u_focal", "u_near", "u_lowpass", "u_baked"],
+  splats: ["u_splats", "u_rotation", "u_translation", "u_size", "u_focal", "u_near", "u_dilation", "u_lowpass"],
   resolve: ["u_sums", "u_background", "u_canvas", "u_middle", "u_half"],
 };
 
@@ -48,11 +48,11 @@ export class Renderer {
     for (const head of this.heads.values()) this.upload(head);
   }
 
-  add(index, texels, count, baked) {
+  add(index, texels, count, dilation) {
     const rows = texels.length / (SPLATS_PER_ROW * TEXELS * 4);
     const most = this.gl.getParameter(this.gl.MAX_TEXTURE_SIZE);
     if (rows > most) throw new Error(`This graphics card holds ${(most * SPLATS_PER_ROW).toLocaleString()} Gaussians; there are ${count.toLocaleString()}.`);
-    const head = { texels, rows, count, baked, drawn: 0, order: null };
+    const head = { texels, rows, count, dilation, drawn: 0, order: null };
     this.heads.set(index, head);
     this.upload(head);
   }
@@ -137,10 +137,11 @@ export class Renderer {
     gl.uniformMatrix3fv(at.u_rotation, false, pose.rotation);
     gl.uniform3fv(at.u_translation, pose.translation);
     gl.uniform2fv(at.u_size, size);
-    gl.uniform1f(at.u_focal, cell.framing.focal * pictureSide(cell, size) * pose.zoom);
+    const focal = cell.framing.focal * pictureSide(cell, size) * pose.zoom;
+    gl.uniform1f(at.u_focal, focal);
     gl.uniform1f(at.u_near, cell.framing.near);
     gl.uniform1f(at.u_lowpass, LOWPASS);
-    gl.uniform1f(at.u_baked, head.baked);
+    gl.uniform1f(at.u_dilation, ((head.dilation * focal) / cell.framing.radius) ** 2);
     gl.bindVertexArray(head.array);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, head.drawn);
   }

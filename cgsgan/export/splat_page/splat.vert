@@ -9,8 +9,8 @@ uniform vec3 u_translation;
 uniform vec2 u_size;              // pixels of this cell
 uniform float u_focal;            // pixels
 uniform float u_near;
-uniform float u_lowpass;          // variance in square pixels that keeps the smallest splats from flickering
-uniform float u_baked;            // world units: the dilation that the standard deviations already contain
+uniform float u_dilation;         // variance in square pixels that the splats were trained with
+uniform float u_lowpass;          // and the least one, that keeps the smallest splats from flickering
 
 layout(location = 0) in uint a_splat;
 
@@ -50,16 +50,17 @@ void main() {
   vec3 rowX = scale * (vec3(axes[0].x, axes[1].x, axes[2].x) - uv.x * vec3(axes[0].z, axes[1].z, axes[2].z)) * deviations;
   vec3 rowY = scale * (vec3(axes[0].y, axes[1].y, axes[2].y) - uv.y * vec3(axes[0].z, axes[1].z, axes[2].z)) * deviations;
 
-  // What was baked in is not added again; what is added dims the splat by as much as it grows (Mip-Splatting, eq. 9).
-  float added = max(0.0, u_lowpass - u_baked * u_baked * scale * scale);
+  // What the low-pass adds to the dilation of the training dims the splat by as much as it grows (Mip-Splatting, eq. 9).
   float xx = dot(rowX, rowX), xy = dot(rowX, rowY), yy = dot(rowY, rowY);
   vec3 area = cross(rowX, rowY); // Lagrange's identity: no cancellation for needles
   float sharp = dot(area, area);
+  float added = max(u_dilation, u_lowpass);
   float det = sharp + added * (xx + yy) + added * added;
+  float trained = sharp + u_dilation * (xx + yy) + u_dilation * u_dilation;
   xx += added;
   yy += added;
   if (!(det > 0.0)) return;
-  float opacity = center.w * (added > 0.0 ? sqrt(max(sharp / det, ANTIALIAS_FLOOR * ANTIALIAS_FLOOR)) : 1.0);
+  float opacity = center.w * sqrt(max(trained / det, ANTIALIAS_FLOOR * ANTIALIAS_FLOOR));
   if (opacity < ALPHA_THRESHOLD) return;
 
   // The ellipse where opacity * exp(-sigma) reaches the threshold, along its own axes.
