@@ -47,7 +47,14 @@ def run(argv: list[str]) -> int:
     from cgsgan.viewer.scene import Explorer, Heads
     from cgsgan.viewer.server import Viewer, ViewerOptions
 
-    generator = load_generator(arguments.checkpoint, device=arguments.device, best=arguments.best)
+    generator = load_generator(arguments.checkpoint, best=arguments.best)
+    try:
+        generator.to(arguments.device)
+    except (RuntimeError, AssertionError) as error:  # torch says it in either
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {arguments.device}: expected one like cpu or cuda that torch has ({reason})"
+        ) from None
     explorer = Explorer(Heads(generator, arguments.inversions), most_pixels=arguments.most_pixels)
     folder = OutputFolder(arguments.out, most_bytes=arguments.most_mb << 20)
     viewer = Viewer(explorer, ViewerOptions(host=arguments.host, port=arguments.port, folder=folder))

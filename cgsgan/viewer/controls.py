@@ -15,6 +15,8 @@ FOLDERS = {
     "Show": ("view", "look", "size", "background", "level", "scale"),
 }
 """Which fields of the state stand together."""
+FOLDED = ("Directions",)
+"""What a press opens."""
 LABELS = {
     "head": ("Head", "from a seed, or one that was found in a photograph"),
     "seed": ("Seed", "which head"),
@@ -68,7 +70,7 @@ class ControlPanel:
             names.sort(key=lambda name: fields.index(name.partition(".")[0]))
             if not names:
                 continue
-            with gui.add_folder(folder):
+            with gui.add_folder(folder, expand_by_default=folder not in FOLDED):
                 for name in names:
                     self._add(name, known[name], state)
                 self._add_buttons(buttons.get(folder, {}))

@@ -9,6 +9,7 @@ rebinding).
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +132,7 @@ def gated(gate: Gate) -> Iterator[None]:
             "max_size": LARGEST_MESSAGE,
             "process_request": _guarded_request(gate, options.get("process_request")),
             "create_connection": _guarded_connection(gate),
+            "logger": _silent_logger(),
         }
         return original(_guarded_handler(gate, handler), *arguments, **options)
 
@@ -141,6 +143,15 @@ def gated(gate: Gate) -> Iterator[None]:
         websockets_server.serve = original  # type: ignore[misc]
     if not begun:
         raise RuntimeError("viewer: this viser starts its server in a way that is not known here; use viser 1.1")
+
+
+def _silent_logger() -> logging.Logger:
+    """Connections that break off are no news, and what clients sent is nobody's business."""
+    logger = logging.getLogger("cgsgan.viewer.connections")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _guarded_request(gate: Gate, serve_page: Callable | None) -> Callable:

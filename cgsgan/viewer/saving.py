@@ -71,7 +71,7 @@ class OutputFolder:
         files = [file for file in self.path.iterdir() if file.is_file()] if self.path.is_dir() else []
         taken = sum(file.lstat().st_size for file in files)
         if len(files) >= self.most_files:
-            raise SaveRefusedError(f"{self.path} holds {len(files)} files, the most there may be; move some away")
+            raise SaveRefusedError(f"the folder holds {len(files)} files, the most there may be; move some away")
         if taken >= self.most_bytes:
             raise SaveRefusedError(
                 f"{self.path} holds {taken >> 20} MB, the most there may be; move some away (--most-mb)"

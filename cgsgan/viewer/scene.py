@@ -20,11 +20,14 @@ from cgsgan.latents.paths import mix_styles
 from cgsgan.latents.style_space import StyleSpace
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
+from cgsgan.rendering.inspection import depth_colors, depth_normals, normal_colors, turn_to_camera
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
 from cgsgan.viewer.state import SEEDS, Limits, State
+from rasterizer.normals import face_cameras, shortest_axes
 
 SIZES = (64, 128, 256, 512, 1024)
 DIRECTIONS = 6
+LOOKS = ("colour", "depth", "normal", "alpha")
 DEPTH_MARGIN = 0.6
 """Depths from this much before the target to this much behind it are told apart, world units."""
 T = TypeVar("T")
@@ -127,7 +130,7 @@ class Explorer:
             levels=max(1, len(self.level_sizes)),
             layers=tuple(self.layers),
             directions=min(DIRECTIONS, first.ws.shape[-1]),
-            looks=("colour", "depth", "alpha"),
+            looks=LOOKS,
             sizes=sizes,
             size=max(size for size in sizes if size <= max(256, generator.resolution)),
             splats=self.splats,
@@ -196,12 +199,11 @@ class Explorer:
         device = device_of(generator)
         background = torch.tensor(state.background, device=device) / 255
         cameras = cameras.map(lambda tensor: tensor.to(device))
+        scenes, behind = self.scene(state).scenes, background
+        if state.look == "normal" and isinstance(scenes, Gaussians):
+            scenes, behind = color_by_normals(scenes, cameras), torch.zeros_like(background)
         output = _dilated(generator.renderer, dilation)(
-            self.scene(state).scenes,
-            cameras,
-            size=size,
-            backgrounds=background.expand(1, 1, 3),
-            depth=state.look == "depth",
+            scenes, cameras, size=size, backgrounds=behind.expand(1, 1, 3), depth=state.look in ("depth", "normal")
         )
         if state.look == "colour":
             return output.images[0, 0].clamp(0, 1).cpu()
@@ -209,9 +211,15 @@ class Explorer:
         if state.look == "alpha":
             return alphas.clamp(0, 1).expand(3, -1, -1).cpu()
         assert output.depths is not None
-        near, far = state.radius - DEPTH_MARGIN, state.radius + DEPTH_MARGIN
-        shades = 1 - (output.depths[0, 0].movedim(-1, 0) - near) / (far - near)
-        return background[:, None, None].lerp(shades.clamp(0, 1).expand(3, -1, -1), alphas).clamp(0, 1).cpu()
+        if state.look == "depth":
+            near, far = state.radius - DEPTH_MARGIN, state.radius + DEPTH_MARGIN
+            colors = depth_colors(output.depths, near=near, far=far)
+        elif isinstance(scenes, Gaussians):  # the mean over what is there, as long as a normal is
+            mean = output.images[0, 0] / alphas.clamp_min(1e-6) * 2 - 1
+            colors = normal_colors(torch.nn.functional.normalize(mean, dim=0).movedim(0, -1))[None, None]
+        else:
+            colors = normal_colors(turn_to_camera(depth_normals(output.depths, cameras), cameras))
+        return background[:, None, None].lerp(colors[0, 0].movedim(-1, 0), alphas).clamp(0, 1).cpu()
 
     def _make_styles(self, state: State) -> Tensor:
         generator, found = self.heads.open(state.head)
@@ -247,6 +255,20 @@ class Explorer:
             self._kept[what] = key, make()
             self.made[what] += 1
         return self._kept[what][1]
+
+
+def color_by_normals(scenes: Gaussians, cameras: Cameras) -> Gaussians:
+    """Scenes in which colours are normals as normal maps hold them (x right, y up, z towards the camera, -1..1 as
+    0..1); a Gaussian's normal is its shortest axis.
+
+    Args:
+        scenes: ``[1, N]``.
+        cameras: ``[1, 1]``.
+    """
+    axes = face_cameras(shortest_axes(scenes.quats, scenes.scales), scenes.means, cameras.viewmats)[:, 0]
+    flips = axes.new_tensor([1.0, -1.0, -1.0])
+    in_camera = axes @ cameras.viewmats[:, 0, :3, :3].mT * flips
+    return replace(scenes, colors=(in_camera + 1) / 2)
 
 
 def _dilated(renderer: Renderer, factor: float | int) -> Renderer:

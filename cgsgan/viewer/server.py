@@ -225,9 +225,11 @@ class Viewer:
 
         def task() -> None:
             try:
-                self.news.content = f"saved {save(self.options.folder, self.explorer, state)}"
-            except (SaveRefusedError, OSError) as error:
+                self.news.content = f"saved {save(self.options.folder, self.explorer, state).name}"
+            except SaveRefusedError as error:
                 self.news.content = f"not saved: {error}"
+            except OSError as error:  # its message would name folders of this machine
+                self.news.content = f"not saved: {error.strerror}"
 
         if not self.worker.do(task):
             self.news.content = "not saved: another file is being written"

@@ -110,24 +110,26 @@ def test_garbage_closes_its_own_connection(viewer: Viewer):
 def test_twenty_connections_in_memory_that_does_not_grow(viewer: Viewer):
     process = psutil.Process()
     with contextlib.ExitStack() as pages:
-        clients = [pages.enter_context(hostile.open_client(viewer.port)) for _ in range(MOST_CONNECTIONS)]
+        # None of them reads what it is sent, so none takes leave as it should.
+        opened = (hostile.open_client(viewer.port, close_timeout=0.1) for _ in range(MOST_CONNECTIONS))
+        clients = [pages.enter_context(client) for client in opened]
         for _ in range(20 - MOST_CONNECTIONS):
             with pytest.raises(InvalidStatus, match="503"), hostile.open_client(viewer.port):
                 pass
         assert len(viewer.gate.open) == MOST_CONNECTIONS
         before = 0
         yaw = element_id(viewer.panel.handles["yaw"])
-        for round_ in range(5):
+        for round_ in range(4):
             for number, client in enumerate(clients):
-                for step in range(4):
+                for step in range(2):
                     client.send(hostile.update(yaw, {"value": round_ * 9.0 + number / 4 + step / 32}))
                     client.send(hostile.camera(position=[0.1 * step, 0.1 * number, 2.7]))
-            sent = (round_ + 1) * len(clients) * 8
+            sent = (round_ + 1) * len(clients) * 4
             wait_until(lambda sent=sent: viewer.gate.passed == sent and viewer.worker.idle, "the round")
             if round_ == 1:  # pages are met, buffers have their size
                 before = process.memory_info().rss
-        assert process.memory_info().rss - before < 48 << 20  # observed 0.3 MB; none of them reads what it is sent
-        assert len(viewer.server._websock_server.get_message_buffer().message_from_id) < 300
+        assert process.memory_info().rss - before < 48 << 20  # observed 0.4 MB
+        assert len(viewer.server._websock_server.get_message_buffer().message_from_id) < 300  # observed 59
     wait_until(lambda: not viewer.gate.open, "all gone")
     assert_answers(viewer)
     assert_sound(viewer)
