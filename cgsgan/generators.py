@@ -109,8 +109,7 @@ class TrainedGenerator(nn.Module):
             truncation_psi: 1 is full variety, 0 the average head.
         """
         z = latents_from_seeds([seeds] if isinstance(seeds, int) else seeds, self.z_dim)
-        device = next(self.network.parameters()).device
-        return generate_scenes(self, z.to(device), truncation_psi=float(truncation_psi))
+        return generate_scenes(self, z.to(self.device), truncation_psi=float(truncation_psi))
 
     @torch.no_grad()
     def render(

@@ -128,7 +128,8 @@ def save_inverted(
     if film:
         written[out / "progress.webp"] = "the photo, and the head while it was found"
         photo = target.on(head.backgrounds)[0]
-        frames = (to_uint8(_enlarged(make_grid(torch.stack([photo, frame]), columns=2))) for frame in head.frames)
+        pairs = (make_grid(torch.stack([photo, frame]), columns=2) for frame in head.frames)
+        frames = (to_uint8(_enlarged(pair, target.size)) for pair in pairs)
         save_video(out / "progress.webp", frames, fps=24)
     return written
 
@@ -144,9 +145,9 @@ def _comparison(generator: TrainedGenerator, target: Target, head: FoundHead) ->
         torch.stack([photo, image, *around])
         for photo, image in zip(target.on(head.backgrounds), head.images, strict=True)
     ]
-    return _enlarged(make_grid(torch.cat(rows).clamp(0, 1), columns=2 + len(SIDE_VIEWS)))
+    return _enlarged(make_grid(torch.cat(rows).clamp(0, 1), columns=2 + len(SIDE_VIEWS)), target.size)
 
 
-def _enlarged(picture: Tensor) -> Tensor:
-    factor = max(1, round(SMALLEST_TILE / picture.shape[-2]))
+def _enlarged(picture: Tensor, tile: int) -> Tensor:
+    factor = max(1, round(SMALLEST_TILE / tile))
     return picture.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)

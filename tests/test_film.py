@@ -89,8 +89,7 @@ def test_a_walk_shows_the_heads_it_is_told(generator: TrainedGenerator):
     for station in range(2):
         scene = generate_scenes(generator, z[station : station + 1])
         alone = turn_heads(generator.renderer, scene, cameras, options()).frame(0)
-        # Observed: equal, or one pixel by one level, as the spline adds three zeros.
-        assert np.abs(walked.frame(2 * station).astype(int) - alone).max() <= 1
+        assert np.array_equal(walked.frame(2 * station), alone)
 
 
 def test_transparent_frames_lie_on_any_background():
@@ -100,7 +99,7 @@ def test_transparent_frames_lie_on_any_background():
             clear = disc_film(cameras, background=None, show=(kind,)).frame(1).astype(float) / 255
             solid = disc_film(cameras, background=color, show=(kind,)).frame(1).astype(float) / 255
             laid = clear[..., :3] * clear[..., 3:] + np.array(color) * (1 - clear[..., 3:])
-            assert np.abs(laid - solid).max() < 1.6 / 255  # observed 1.2: colour and coverage are rounded
+            assert np.abs(laid - solid).max() < 1.3 / 255  # observed 1.0: colour and coverage are rounded
 
 
 def test_what_is_shown_of_a_disc_that_faces_the_front():

@@ -19,6 +19,7 @@ from cgsgan.types import Gaussians
 from tests.chromium import open_page
 from tests.export.round_trips import random_scene
 from tests.export.shown_page import ShownPage, ours, psnr, shown
+from tests.viewers.axis_balls import axis_balls
 
 LEAST_PSNR, LEAST_SSIM = 50.0, 0.998
 """Worst observed: 56.3 dB, 0.9990."""
@@ -38,17 +39,17 @@ def generator() -> TrainedGenerator:
 
 @pytest.fixture(scope="module")
 def heads(generator: TrainedGenerator) -> list[Gaussians]:
-    """Needles, and two heads of the generator that comes with the package."""
+    """The axis balls, and two heads of the generator that comes with the package."""
     made = generate_scenes(generator, latents_from_seeds([3, 1], generator.z_dim), truncation_psi=0.7)
     assert isinstance(made, Gaussians)
-    return [needles(), made.scene(0), made.scene(1)]
+    return [axis_balls(), made.scene(0), made.scene(1)]
 
 
 @pytest.fixture(scope="module")
 def strip(heads: list[Gaussians], generator: TrainedGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shown") / "heads & 100%.html"
     options = ExportOptions(extra_dilation=generator.dilation, generated=True)
-    save_splat_page(path, list(zip(("needles", "seed 3", "<b>seed</b> 1"), heads)), options)
+    save_splat_page(path, list(zip(("balls", "seed 3", "<b>seed</b> 1"), heads)), options)
     return path
 
 
@@ -238,6 +239,7 @@ def test_without_webgl_it_says_so_and_shows_a_picture(chromium, strip) -> None:
         page.wait_for_selector("#canvas[data-failed]", state="attached")
         assert "no WebGL 2" in (page.locator("#message").text_content() or "")
         assert page.locator("#poster").is_visible()
+        assert page.get_by_role("button").count() == 0
         assert troubles == []
 
 

@@ -72,9 +72,6 @@ GATES = {
 HEAD_GATES = {
     "splat-transform": Gate(std=38.0, ssim=0.98),
     "spark": Gate(std=38.0, ssim=0.975),
-    "babylon": Gate(aa=30.0, ssim=0.95),
-    "mkkellogg": Gate(std=38.0, ssim=0.975),
-    "supersplat": Gate(aa=30.0, ssim=0.95),
 }
 """Heads are layers of large translucent Gaussians, where cut-off tails and the order of drawing show more."""
 
@@ -137,7 +134,6 @@ PROOFS = (
     Proof(client="babylon", file="balls.splat", nightly=True),
     Proof(client="babylon", file="balls.compressed.ply", nightly=True),
     Proof(client="mkkellogg", file="balls.ply", turned=True, nightly=True),
-    Proof(client="mkkellogg", file="balls.splat", turned=True, nightly=True),
     Proof(client="supersplat", file="balls.ply", nightly=True),
     Proof(client="supersplat", file="balls.sog", nightly=True),
 )

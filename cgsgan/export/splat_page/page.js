@@ -242,5 +242,6 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 try {
   start();
 } catch (error) {
+  for (const unusable of document.querySelectorAll(".tools, nav")) unusable.hidden = true; // the picture of a head stays
   fail(error);
 }

@@ -61,7 +61,7 @@ RZ_FN void write_tile(const Frame& f, const Tile& t, const VFloat* transmittance
 
 // Blends one batch into one block, two Gaussians at a time. `state` is its transmittance, negative where a pixel is
 // finished.
-template <int known, bool training>
+template <int known, bool training, bool clamps>
 RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry* entries, int block, VFloat& state,
                        VFloat* sums) {
     const VFloat x = t.columns[block % BLOCK_COLUMNS], y = t.rows[block / BLOCK_COLUMNS], zero = 0.0f;
@@ -71,7 +71,7 @@ RZ_FN void blend_block(const Frame& f, const Tile& t, Batch& batch, const Entry*
     for (int c = 0; c < known; ++c) colors[c] = sums[c];
     const auto blend = [&](int i, VFloat unclamped, VMask counted) __attribute__((always_inline)) {
         const float* record = batch.records[i];
-        const Step s = advance(t, unclamped, transmittance, alive);
+        const Step s = advance<clamps>(t, unclamped, transmittance, alive);
         if constexpr (training) batch.reached[i] |= (BlockMask)((BlockMask)any(counted & alive) << block);
         transmittance = select(s.goes_on, s.next, transmittance);
         alive = s.goes_on;
@@ -138,7 +138,11 @@ RZ_FN void blend_tile(const Frame& f, int64_t task, int worker) {
         for (BlockMask left = alive; left; left &= left - 1) {
             const int block = __builtin_ctzll(left);
             if (!batch.touching[block]) continue;
-            blend_block<known, training>(f, t, batch, entries, block, transmittance[block], sums + block * channels);
+            VFloat& state = transmittance[block];
+            if (batch.touching[block] & batch.clamped)
+                blend_block<known, training, true>(f, t, batch, entries, block, state, sums + block * channels);
+            else
+                blend_block<known, training, false>(f, t, batch, entries, block, state, sums + block * channels);
             if (!any(transmittance[block] > VFloat(0.0f))) alive &= (BlockMask) ~((BlockMask)1 << block);
         }
         if constexpr (training) kept = keep_reached(f, batch, entries, kept);

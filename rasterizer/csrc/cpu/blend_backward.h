@@ -161,7 +161,7 @@ struct Pixels {
 };
 
 // One entry: its moments and the gradients of its channels over the blocks that it changed.
-template <int known>
+template <int known, bool clamps>
 RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, const float* features, BlockMask blocks,
                         const VFloat* alphas, Pixels& pixels, VFloat* moments, VFloat* v_channels) {
     const int channels = channel_count<known>(f);
@@ -173,7 +173,7 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
         const VFloat dx = t.columns[block % BLOCK_COLUMNS] - record[PIXEL_X];
         const VFloat dy = t.rows[block / BLOCK_COLUMNS] - record[PIXEL_Y];
         const VFloat before = pixels.transmittance[block], unclamped = *alphas++;
-        const Step s = advance(t, unclamped, before, every_lane());
+        const Step s = advance<clamps>(t, unclamped, before, every_lane());
         pixels.transmittance[block] = select(s.goes_on, s.next, zero);
         const VFloat* v = pixels.v_features + block * channels;
         VFloat u = pixels.v_alphas[block];
@@ -181,7 +181,7 @@ RZ_FN void replay_entry(const Frame& f, const Tile& t, const float* record, cons
         const VFloat rest = pixels.behind[block] - s.weight * u;
         pixels.behind[block] = rest;
         const VFloat v_alpha = before * u - rest * inverse(VFloat(1.0f) - s.alpha);
-        const VMask free = s.goes_on & (unclamped <= VFloat(t.free_below));
+        const VMask free = clamps ? s.goes_on & (unclamped <= VFloat(t.free_below)) : s.goes_on;
         const VFloat d = select(free, unclamped * v_alpha, zero);
         const VFloat d_x = d * dx, d_y = d * dy;
         moments[SUM] += d;
@@ -229,7 +229,10 @@ RZ_FN void blend_tile_backward(const Frame& f, int64_t task, int worker) {
             const float* record = records + (int64_t)entry.gaussian * RZ_RECORD_FLOATS;
             const float* features = features_of<known>(f, record, scene, entry.gaussian, room);
             VFloat moments[MOMENTS];
-            replay_entry<known>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
+            if (may_clamp(record))
+                replay_entry<known, true>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
+            else
+                replay_entry<known, false>(f, t, record, features, f.masks[i], alphas, pixels, moments, v_channels);
             alphas += __builtin_popcountll(f.masks[i]);
             write_instance<known>(f, stamp, moments, v_channels, gradient_record(f, entry.slot));
         }

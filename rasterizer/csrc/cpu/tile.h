@@ -87,6 +87,7 @@ struct Batch {
     const float* records[SIZE];
     uint64_t touching[BLOCKS];  // of each block: the entries, a bit each, with a pixel center of it in the ellipse
     BlockMask reached[SIZE];    // of each entry: the blocks that it changes
+    uint64_t clamped;           // entries that may_clamp
 };
 
 // One axis of touching blocks: the pixel centers of a column or row of them, relative to the Gaussians.
@@ -118,8 +119,9 @@ RZ_FN VFloat least_exponent(const Span& edge, const Span& other, VFloat own) {
 // that face the center, where one coordinate is known and the other one has a closed form (StopThePop, Radl et al.
 // 2024). Testing here spares most of the blocks of the bounding box.
 RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first) {
-    VFloat fields[EXTENT_X + 1];
+    VFloat fields[OPACITY + 1];
     load_columns(batch.records + first, fields);
+    batch.clamped |= (uint64_t)bits(fields[OPACITY] > VFloat((float)ALPHA_MAX)) << first;
     const VFloat a = fields[CONIC_A], b = fields[CONIC_B], c = fields[CONIC_C];
     // Rounding of the exponent inside the ellipse grows with its length over its width.
     const VFloat reach = fields[REACH] + 0.01f + a * fields[EXTENT_X] * fields[EXTENT_X] * 2e-6f;
@@ -141,6 +143,7 @@ RZ_FN void find_touching(const Tile& t, BlockMask alive, Batch& batch, int first
 RZ_FN void start_batch(const Tile& t, BlockMask alive, const float* records, const Entry* entries, const Entry* end,
                        Batch& batch) {
     batch.count = end - entries < Batch::SIZE ? (int)(end - entries) : Batch::SIZE;
+    batch.clamped = 0;
     for (int i = 0; i < batch.count; ++i) {
         batch.records[i] = records + (int64_t)entries[i].gaussian * RZ_RECORD_FLOATS;
         batch.reached[i] = 0;
@@ -185,6 +188,9 @@ RZ_FN Alphas alphas_at(const float* first, const float* second, VFloat x, VFloat
     return {select(a, alpha.a, VFloat(0.0f)), select(b, alpha.b, VFloat(0.0f)), a, b};
 }
 
+// Whether alpha may exceed its bound: it never exceeds the opacity, as the power of two is at most one.
+RZ_FN bool may_clamp(const float* record) { return record[OPACITY] > (float)ALPHA_MAX; }
+
 // One Gaussian of a list at some pixels, of which those count that are alive: not finished before.
 struct Step {
     VFloat alpha;   // clamped
@@ -193,9 +199,10 @@ struct Step {
     VMask goes_on;  // lanes that are not finished, by it or before
 };
 
+template <bool clamps>
 RZ_FN Step advance(const Tile& t, VFloat unclamped, VFloat transmittance, VMask alive) {
     Step s;
-    s.alpha = minimum(unclamped, VFloat((float)ALPHA_MAX));
+    s.alpha = clamps ? minimum(unclamped, VFloat((float)ALPHA_MAX)) : unclamped;
     s.next = transmittance * (VFloat(1.0f) - s.alpha);
     s.goes_on = (s.next > VFloat(t.stop)) & alive;
     s.weight = select(s.goes_on, s.alpha * transmittance, VFloat(0.0f));
