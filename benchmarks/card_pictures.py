@@ -15,7 +15,8 @@ from cgsgan.evaluation.studio import Studio
 from cgsgan.evaluation.views import surface_depths
 from cgsgan.export.atomic import atomic_path
 from cgsgan.export.images import make_grid, to_uint8
-from cgsgan.gallery import contact_sheet, generate_scenes, latents_from_seeds, save_turntable
+from cgsgan.film import save_turntable
+from cgsgan.gallery import contact_sheet, generate_scenes, latents_from_seeds
 from cgsgan.generators import TrainedGenerator
 from cgsgan.metrics.consistency import carry_view
 from cgsgan.metrics.depth import mean_map_differences, reduce_depths

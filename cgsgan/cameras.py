@@ -119,6 +119,8 @@ def orbit(
 ) -> Cameras:
     """Cameras on a sphere around the origin, looking at it.
 
+    >>> from_three_sides = cgsgan.orbit(torch.tensor([-0.5, 0.0, 0.5]), torch.zeros(3))
+
     Args:
         yaw: radians; 0 is in front of the face, positive towards +x.
         pitch: radians; positive is above.
@@ -136,23 +138,75 @@ def yaw_pitch(cameras: Cameras) -> tuple[Float[Tensor, "*batch"], Float[Tensor, 
     return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
 
-def turntable(frames: int, *, kind: str = "swing", focal: float = FOCAL_NORMALIZED) -> Cameras:
-    """A closed camera path of ``frames`` views; the last frame leads back to the first without repeating it.
+def focal_of_view(degrees: float) -> float:
+    """Focal length over image size of a field of view.
+
+    Raises:
+        ValueError: unless the angle is one that a flat picture can have.
+    """
+    if not 0.1 <= degrees <= 170:
+        raise ValueError(f"field of view: expected 0.1 to 170 degrees, got {degrees:g}")
+    return 0.5 / math.tan(math.radians(degrees) / 2)
+
+
+PATHS = ("swing", "orbit", "ellipse", "spiral", "still")
+"""Camera paths of :func:`turntable`."""
+ELLIPSE_STRETCH = 1.3
+"""Distance of an ellipse's cameras at the sides, as a factor of that in front."""
+SPIRAL_TURNS = 3
+
+
+def turntable(
+    frames: int,
+    *,
+    kind: str = "swing",
+    focal: float = FOCAL_NORMALIZED,
+    radius: float = ORBIT_RADIUS,
+    yaw: float | None = None,
+    pitch: float | None = None,
+) -> Cameras:
+    """A closed camera path of ``frames`` views; the last frame leads back to the first without repeating it. The focal
+    length stays, and the camera looks at the origin.
+
+    >>> cameras = cgsgan.turntable(48, kind="orbit")
+    >>> cameras.viewmats.shape
+    torch.Size([48, 4, 4])
 
     Args:
         frames: number of views, >= 1.
-        kind: ``swing``, +-40 degrees of yaw and +-12 of pitch around the front, as EG3D's videos do (range of the
-            training poses); ``orbit``, all around at pitch 0.
+        kind: ``swing``, around the front, up when in the middle, as EG3D's videos do (Chan et al. 2022; theirs are
+            narrower); ``orbit``, all around, first towards the subject's left; ``ellipse``, all around, farther away
+            at the sides (by 1.3; the head shrinks and grows); ``spiral``, from the front in three turns out to
+            ``yaw`` and ``pitch``, and back; ``still``, no motion.
         focal: focal length over image size.
+        radius: distance from the origin, of an ellipse that in front and behind.
+        yaw: radians; largest one of a swing or a spiral (default 40 degrees, the range of the training poses), the one
+            of a still camera (default 0).
+        pitch: radians; largest one of a swing or a spiral (default 12 degrees), the one of all others (default 0).
 
     Raises:
-        ValueError: for an unknown ``kind`` or ``frames`` < 1.
+        ValueError: for an unknown ``kind``, ``frames`` < 1, or a pitch that reaches the poles.
     """
     if frames < 1:
         raise ValueError(f"turntable: expected at least 1 frame, got {frames}")
+    if kind not in PATHS:
+        raise ValueError(f"turntable: kind must be one of {', '.join(PATHS)}, got {kind!r}")
+    sways = kind in ("swing", "spiral")
+    yaw = (math.radians(40) if sways else 0.0) if yaw is None else yaw
+    pitch = (math.radians(12) if sways else 0.0) if pitch is None else pitch
+    if not abs(pitch) <= math.radians(89):
+        raise ValueError(f"turntable: expected a pitch from -89 to 89 degrees, got {math.degrees(pitch):g}")
     phase = torch.arange(frames, dtype=torch.float32) * (2 * math.pi / frames)
     if kind == "swing":
-        return orbit(math.radians(40) * phase.sin(), math.radians(12) * phase.cos(), focal=focal)
-    if kind == "orbit":
-        return orbit(phase, torch.zeros(frames), focal=focal)
-    raise ValueError(f"turntable: kind must be 'swing' or 'orbit', got {kind!r}")
+        return orbit(yaw * phase.sin(), pitch * phase.cos(), radius=radius, focal=focal)
+    if kind == "spiral":
+        share = (1 - phase.cos()) / 2
+        turn = SPIRAL_TURNS * phase
+        return orbit(yaw * share * turn.sin(), pitch * share * turn.cos(), radius=radius, focal=focal)
+    angles = torch.full_like(phase, yaw) if kind == "still" else phase
+    cameras = orbit(angles, torch.full_like(phase, pitch), radius=radius, focal=focal)
+    if kind != "ellipse":
+        return cameras
+    stretch = torch.tensor([ELLIPSE_STRETCH, 1.0, 1.0])
+    positions = cameras.cam_to_world[:, :3, 3] * stretch
+    return Cameras(viewmats=invert_rigid(look_at(positions)), Ks_normalized=cameras.Ks_normalized)

@@ -30,6 +30,7 @@ from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.evaluation import GeneratorScenes, SceneSource
+from cgsgan.film import save_turntable
 from cgsgan.gallery import (
     LARGEST_TILE,
     contact_sheet,
@@ -37,7 +38,6 @@ from cgsgan.gallery import (
     latents_from_seeds,
     save_contact_sheet,
     save_scene,
-    save_turntable,
 )
 from cgsgan.generators import TrainedGenerator, build_generator, build_renderer, load_generator
 from cgsgan.growing import Origin, check_growable, read_origin, start_from

@@ -1,24 +1,22 @@
-"""Pictures of a generator: contact sheets of seeds and views, turntables, single scenes."""
+"""Pictures of a generator: contact sheets of seeds and views, single scenes; films of them are in ``film.py``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cgsgan.cameras import Cameras, orbit, turntable
+from cgsgan.cameras import Cameras, orbit
 from cgsgan.export.formats import write_splats
-from cgsgan.export.images import make_grid, save_image, to_uint8
+from cgsgan.export.images import make_grid, save_image
 from cgsgan.export.ply import write_ply
 from cgsgan.export.scene import DEFAULTS, ExportOptions
-from cgsgan.export.video import save_video
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes, TriPlaneOutput, cat_scenes, scene_count
 
@@ -125,6 +123,7 @@ def contact_sheet(
     truncation_psi: float = 1.0,
     columns: int = 2,
     views: Sequence[tuple[float, float]] = SHEET_VIEWS,
+    background: tuple[float, float, float] = WHITE,
 ) -> Float[Tensor, "3 height width"]:
     """Seeds as rows, ``views`` (degrees) as columns, ``columns`` such blocks side by side; RGB in [0, 1]."""
     angles = torch.tensor(views).mul(math.pi / 180)
@@ -132,40 +131,14 @@ def contact_sheet(
     images = []
     for latent in z.split(SCENES_AT_ONCE):  # bounds the memory of large presets
         scenes = generate_scenes(generator, latent, truncation_psi=truncation_psi)
-        images.append(render_views(renderer, scenes, cameras, size=size).flatten(0, 1).cpu())
-    return make_grid(torch.cat(images), columns=columns * len(views))
+        images.append(render_views(renderer, scenes, cameras, size=size, background=background).flatten(0, 1).cpu())
+    return make_grid(torch.cat(images), columns=columns * len(views), background=background)
 
 
 def save_contact_sheet(path: Path, sheet: Float[Tensor, "3 height width"], *, smallest: int = 640) -> None:
     """Write a sheet as PNG, enlarged by a whole factor when it is too small to look at."""
     factor = max(1, round(smallest / sheet.shape[-1]))
     save_image(path, sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2))
-
-
-def turntable_frames(
-    renderer: Renderer, scenes: Scenes, *, size: int, frames: int, kind: str = "swing", columns: int = 4
-) -> Iterator[np.ndarray]:
-    """Frames of several heads turning side by side; uint8 ``[H, W, 3]``, deterministic by frame number."""
-    path = turntable(frames, kind=kind)
-    for frame in range(frames):
-        camera = path.map(lambda t, i=frame: t[i : i + 1])
-        images = render_views(renderer, scenes, camera, size=size)[:, 0]
-        yield to_uint8(make_grid(images.cpu(), columns=min(columns, images.shape[0])))
-
-
-def save_turntable(
-    path: Path,
-    renderer: Renderer,
-    scenes: Scenes,
-    *,
-    size: int,
-    frames: int = 48,
-    kind: str = "swing",
-    fps: int = 24,
-) -> None:
-    """Write a looping turntable; the format follows the file's ending (webp, gif, mp4, webm)."""
-    pictures = turntable_frames(renderer, scenes, size=size, frames=frames, kind=kind)
-    save_video(path, pictures, fps=fps, format=path.suffix.lstrip("."))
 
 
 @runtime_checkable
@@ -230,7 +203,8 @@ def export_head(
         raise ValueError(f"level: expected 1 to {count}, the levels of this generator, got {levels}")
     kept = sum(made.level_sizes[:levels])
     scene = made.gaussians.scene(0).map(lambda tensor: tensor[:kept].cpu())
-    return write_splats(path, scene, replace(options, extra_dilation=generator.dilation if bake_dilation else 0.0))
+    dilation = generator.dilation if bake_dilation else 0.0
+    return write_splats(path, scene, replace(options, extra_dilation=dilation, generated=True))
 
 
 def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0.0, axes: str = "opencv") -> int:
@@ -249,7 +223,4 @@ __all__ = [
     "render_views",
     "save_contact_sheet",
     "save_scene",
-    "save_turntable",
-    "to_uint8",
-    "turntable_frames",
 ]

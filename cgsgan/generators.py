@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, orbit
+from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, orbit
 from cgsgan.config import ConfigError, ExperimentConfig, parse_config
+from cgsgan.gallery import WHITE, generate_scenes, latents_from_seeds, render_views
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
-from cgsgan.rendering.volume import VolumeRenderer
+from cgsgan.rendering.volume import VolumeConfig, VolumeRenderer
 from cgsgan.training.checkpoint import find_generator
 from cgsgan.training.generator_file import read_generator
-from cgsgan.types import GeneratorOutput, TriPlaneOutput
+from cgsgan.types import GeneratorOutput, Scenes, TriPlaneOutput, as_batch
 
 
 class TrainedGenerator(nn.Module):
@@ -61,6 +63,11 @@ class TrainedGenerator(nn.Module):
         return self.config.resolution
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.network.parameters()).device
+
+    @property
     def conditioned(self) -> bool:
         """Whether the mapping network looks at cameras."""
         config = self.config.generator
@@ -81,9 +88,60 @@ class TrainedGenerator(nn.Module):
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
         return rendering.eps2d**0.5 * pixel
 
-    def map_latents(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+    @property
+    def draws_background(self) -> bool:
+        """Whether its pictures have backgrounds of their own, as a super-resolution makes them (published EG3D)."""
+        config = self.config.generator
+        behind = isinstance(self.config.rendering, VolumeConfig) and self.config.rendering.backgrounds_behind_refined
+        return isinstance(config, TriPlaneGeneratorConfig) and config.superresolution is not None and not behind
+
+    @torch.no_grad()
+    def sample(self, seeds: int | Sequence[int], *, truncation_psi: float | int = 1.0) -> Scenes:
+        """Heads of seeds, one scene each: Gaussians, or tri-planes. A seed is the same head everywhere, in
+        ``cgsgan render --seeds`` too.
+
+        >>> heads = cgsgan.load_generator().sample([3, 5], truncation_psi=0.7)
+        >>> len(heads.means)
+        2
+
+        Args:
+            seeds: one or more.
+            truncation_psi: 1 is full variety, 0 the average head.
+        """
+        z = latents_from_seeds([seeds] if isinstance(seeds, int) else seeds, self.z_dim)
+        return generate_scenes(self, z.to(self.device), truncation_psi=float(truncation_psi))
+
+    @torch.no_grad()
+    def render(
+        self,
+        scenes: Scenes,
+        cameras: Cameras,
+        *,
+        size: int | None = None,
+        background: tuple[float, float, float] = WHITE,
+    ) -> Float[Tensor, "batch view 3 size size"]:
+        """Pictures of scenes from every camera, as they were drawn in training.
+
+        >>> generator = cgsgan.load_generator()
+        >>> images = generator.render(generator.sample(3), cgsgan.turntable(4), size=128)
+        >>> cgsgan.save_image("front.png", images[0, 0])
+
+        Args:
+            scenes: a batch, or one scene of Gaussians.
+            cameras: ``[view]``, the same for all scenes.
+            size: width and height in pixels; None: the training size.
+            background: RGB in [0, 1].
+        """
+        return render_views(
+            self.renderer, as_batch(scenes), cameras, size=size or self.resolution, background=background
+        )
+
+    def map_latents(
+        self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float = 1.0
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
         """Styles of latents; a generator that looks at cameras is told the front."""
-        return self.network.mapping(z, camera_labels=frontal_label(z)) if self.conditioned else self.network.mapping(z)
+        labels = frontal_label(z) if self.conditioned else None
+        return self.network.mapping(z, camera_labels=labels, truncation_psi=truncation_psi)
 
     def forward(
         self,
@@ -136,6 +194,10 @@ def load_generator(
     path: Path | str | None = None, *, device: torch.device | str = "cpu", best: bool = False
 ) -> TrainedGenerator:
     """A ready generator from a run folder, a checkpoint folder or a ``generator.safetensors``.
+
+    >>> generator = cgsgan.load_generator()
+    >>> generator.resolution
+    64
 
     Args:
         path: a run folder means its newest checkpoint; None the generator that comes with the package.

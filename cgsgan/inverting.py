@@ -35,7 +35,7 @@ class FoundHead:
 
     Attributes:
         inversion: styles, cameras, network.
-        images: of the views, as found, on the backgrounds of :attr:`backgrounds`.
+        images: of the views, as found, on the backgrounds of :attr:`backgrounds`; on the CPU, like all pictures here.
         backgrounds: white where the coverage is known, else the photos' own.
         frames: pictures of the first view while it was found.
     """
@@ -69,7 +69,7 @@ def invert_photos(
 
     Args:
         generator: makes heads.
-        target: views of one person, at the generator's size.
+        target: views of one person, at the generator's size; moved to its device.
         cameras: of the views, ``[1, view]``; None finds them too.
         config: how.
         look: a further distance of pictures.
@@ -83,16 +83,18 @@ def invert_photos(
     def watch(step: int, images: Tensor) -> None:
         progress("finding the head", step, total)
         if step % every == 0 or step == total:
-            frames.append(images[0].clamp(0, 1))
+            frames.append(images[0].clamp(0, 1).cpu())
 
     inverter = Inverter(generator.network, generator.renderer, config, look, mapping=generator.map_latents)
+    device = inverter.source.device
+    target = target.to(device)
+    cameras = None if cameras is None else cameras.map(lambda t: t.to(device))
     found = inverter.invert(target, cameras, watch=watch)
-    white = target.alphas is not None
-    backgrounds = torch.tensor((1.0, 1.0, 1.0) if white else target.background).expand(target.views, 3)
+    backgrounds = target.shown_on
     source = SceneSource(found.network, generator.renderer)
     with torch.no_grad():
         images = source.render(found.ws, found.cameras, backgrounds, size=target.size)[0].clamp(0, 1)
-    return FoundHead(inversion=found, images=images, backgrounds=backgrounds, frames=frames)
+    return FoundHead(inversion=found, images=images.cpu(), backgrounds=backgrounds.cpu(), frames=frames)
 
 
 def save_inverted(
@@ -126,26 +128,26 @@ def save_inverted(
     if film:
         written[out / "progress.webp"] = "the photo, and the head while it was found"
         photo = target.on(head.backgrounds)[0]
-        frames = (to_uint8(_enlarged(make_grid(torch.stack([photo, frame]), columns=2))) for frame in head.frames)
+        pairs = (make_grid(torch.stack([photo, frame]), columns=2) for frame in head.frames)
+        frames = (to_uint8(_enlarged(pair, target.size)) for pair in pairs)
         save_video(out / "progress.webp", frames, fps=24)
     return written
 
 
 @torch.no_grad()
 def _comparison(generator: TrainedGenerator, target: Target, head: FoundHead) -> Float[Tensor, "3 height width"]:
-    angles = torch.tensor(SIDE_VIEWS).mul(math.pi / 180)
-    sides = orbit(angles[:, 0], angles[:, 1]).map(lambda t: t[None])
     source = SceneSource(head.inversion.network, generator.renderer)
-    around = source.render(
-        head.inversion.ws, sides, head.backgrounds[:1].expand(len(SIDE_VIEWS), -1), size=target.size
-    )[0]
+    angles = torch.tensor(SIDE_VIEWS, device=source.device).mul(math.pi / 180)
+    sides = orbit(angles[:, 0], angles[:, 1]).map(lambda t: t[None])
+    backgrounds = head.backgrounds[:1].expand(len(SIDE_VIEWS), -1).to(source.device)
+    around = source.render(head.inversion.ws, sides, backgrounds, size=target.size)[0].cpu()
     rows = [
         torch.stack([photo, image, *around])
         for photo, image in zip(target.on(head.backgrounds), head.images, strict=True)
     ]
-    return _enlarged(make_grid(torch.cat(rows).clamp(0, 1), columns=2 + len(SIDE_VIEWS)))
+    return _enlarged(make_grid(torch.cat(rows).clamp(0, 1), columns=2 + len(SIDE_VIEWS)), target.size)
 
 
-def _enlarged(picture: Tensor) -> Tensor:
-    factor = max(1, round(SMALLEST_TILE / picture.shape[-2]))
+def _enlarged(picture: Tensor, tile: int) -> Tensor:
+    factor = max(1, round(SMALLEST_TILE / tile))
     return picture.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)

@@ -64,7 +64,10 @@ def test_a_photo_becomes_a_folder_that_render_and_export_take(
     assert main(["render", str(out), "--seeds", "3", "--grid", "--out", str(tmp_path / "other")]) == 0
 
 
-def test_what_cannot_be_done_is_one_clear_line(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_done_is_one_clear_line(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     labels = tmp_path / "dataset.json"
     labels.write_text('{"labels": [["other.png", [0]]]}')
     for arguments, message in (
@@ -76,6 +79,7 @@ def test_what_cannot_be_done_is_one_clear_line(photo: Path, tmp_path: Path, caps
         ([str(photo), "--camera", str(tmp_path / "none.json")], "not a dataset.json"),
         ([str(photo), "--steps", "0"], "--steps"),
         ([str(photo), "--weights", str(labels)], "--look"),
+        ([str(photo), "--device", "cuda"], "--device cuda"),
         ([str(photo), "--out", str(photo)], "is a file"),
         ([str(photo), "--background", "pink"], "#rrggbb"),
         ([str(photo), str(tmp_path / "nothing")], "no such file or folder"),

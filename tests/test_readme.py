@@ -22,6 +22,17 @@ SMALL = (
 )
 
 
+def python_blocks() -> list[str]:
+    pages = [ROOT / "README.md", ROOT / "rasterizer" / "README.md", ROOT / "cgsgan" / "assets" / "README.md"]
+    return [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+
+
+@pytest.mark.parametrize("block", python_blocks(), ids=lambda block: block.strip().splitlines()[-1][:40])
+def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+
+
 def slurm_script() -> str:
     blocks = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 1

@@ -21,6 +21,8 @@ COMMANDS = {
     "export": "a generated head, or a splat file, in a format that viewers open",
     "import": "weights of the published CGS-GAN and EG3D networks, read without running their files",
     "invert": "a photograph to a head of a trained generator",
+    "edit": "a head changed: towards another one, mixed with it, along a direction",
+    "view": "explore a generator in a browser: seeds, mixing, directions, camera",
     "evaluate": "FID, KID, precision/recall, multi-view consistency, pose and depth of a trained generator",
     "compare": "two or more generators side by side: size, speed, quality, consistency; one HTML page",
     "data": "make, check or preview a data set",

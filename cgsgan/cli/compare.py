@@ -64,7 +64,7 @@ class CompareArguments:
 def run(argv: list[str]) -> int:
     """Parse, measure, print a table, say what was written."""
     arguments = tyro.cli(CompareArguments, args=argv, prog="cgsgan compare")
-    from cgsgan.cli.render import parse_seeds
+    from cgsgan.cli.render_arguments import parse_seeds
 
     seeds = parse_seeds(arguments.seeds)
     if arguments.rounds < 1 or arguments.steps < 0:

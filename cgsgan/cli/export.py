@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class ExportArguments:
     """Write Gaussians in the format that OUT's ending names.
 
-    .ply (Inria), .compressed.ply, .splat, .spz, .sog, .glb, .gltf. A file that is there already is replaced.
+    .ply (Inria), .compressed.ply, .splat, .spz, .sog, .glb, .gltf; .html is a page on which the head turns, without a
+    network. A file that is there already is replaced.
 
     Attributes:
         source: a run folder, checkpoint folder or generator.safetensors; or a splat file in any of these formats;

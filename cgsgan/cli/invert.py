@@ -37,6 +37,7 @@ class InvertArguments:
         seed: of the start.
         out: folder to write to; default inverted/PHOTO.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
+        device: auto is a GPU where there is one.
     """
 
     photo: Annotated[Path, tyro.conf.Positional]
@@ -53,6 +54,7 @@ class InvertArguments:
     seed: int = 0
     out: Path | None = None
     best: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 def run(argv: list[str]) -> int:
@@ -72,14 +74,15 @@ def run(argv: list[str]) -> int:
     from cgsgan.latents.targets import read_target
 
     photos = [arguments.photo, *arguments.more]
-    generator = load_generator(arguments.checkpoint, best=arguments.best)
+    device = choose_device(arguments.device)
+    generator = load_generator(arguments.checkpoint, best=arguments.best, device=device)
     target = read_target(
         photos, size=generator.resolution, masks=list(arguments.mask) or None, background=arguments.background
     )
     cameras = read_cameras(arguments.camera, photos)
     with progress_bar() as progress:
         found = invert_photos(
-            generator, target, cameras, _settings(arguments), look=_look(arguments), progress=progress
+            generator, target, cameras, _settings(arguments), look=_look(arguments, device), progress=progress
         )
     for path, what in save_inverted(out, generator, target, found, film=arguments.film).items():
         print(f"wrote {path}: {what}")
@@ -98,12 +101,25 @@ def _settings(arguments: InvertArguments) -> Any:
     return InversionConfig(depth=arguments.depth, seed=arguments.seed, **steps)
 
 
-def _look(arguments: InvertArguments) -> Any:
+def choose_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: when a GPU is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no CUDA device here; leave it out, or say --device cpu")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _look(arguments: InvertArguments, device: str) -> Any:
     if arguments.look is None:
         return None
     from cgsgan.latents.perceptual import PerceptualDistance
 
-    return PerceptualDistance.open(arguments.look, arguments.weights)
+    return PerceptualDistance.open(arguments.look, arguments.weights, device)
 
 
 def read_cameras(given: tuple[str, ...], photos: list[Path]) -> Cameras | None:

@@ -1,75 +1,57 @@
-"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--psi 0.7] [--turntable webp] [--ply] [--grid]``."""
+"""``cgsgan render [RUN_OR_CHECKPOINT] [--seeds 0-7] [--turntable webp] [--walk] [--ply] [--html FILE] [--grid]``."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 
-MOST_SEEDS = 4096
+from cgsgan.cli.render_arguments import RenderArguments, parse_seeds
 
+TURN_FRAMES = 96
+WALK_FRAMES = 30
+"""From each head of a walk to the next."""
 
-@dataclass(frozen=True, kw_only=True)
-class RenderArguments:
-    """Show what a generator makes. Without --turntable, --ply or --grid it writes a grid.
+if TYPE_CHECKING:
+    from torch import Tensor
 
-    Attributes:
-        checkpoint: a run folder, a checkpoint folder or a generator.safetensors; default the generator that comes with
-            the package, and a turntable beside the grid.
-        seeds: identities, like 0-7 or 3,5,9-12; default the heads that `cgsgan invert` found, or 0-7.
-        psi: truncation; 1 is full variety, 0 the average head.
-        size: pixels of each picture; default the training size for grids, at least 256 for turntables.
-        grid: write a contact sheet of seeds and views.
-        turntable: write one video with all seeds side by side.
-        path: swing (the range of the training poses) or orbit (all around).
-        frames: frames of the turntable.
-        ply: write one .ply per seed.
-        axes: axes of the .ply: opencv (y down, what most splat viewers expect) or opengl (y up).
-        bake_dilation: add the renderer's pixel dilation to the .ply scales, so that a viewer shows the same picture.
-        out: folder to write to; default "renders" in the checkpoint's run, or here.
-        best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
-    """
-
-    checkpoint: Annotated[Path | None, tyro.conf.Positional] = None
-    seeds: str | None = None
-    psi: float = 1.0
-    size: int | None = None
-    grid: bool = False
-    turntable: Literal["webp", "gif", "mp4", "webm"] | None = None
-    path: Literal["swing", "orbit"] = "swing"
-    frames: int = 96
-    ply: bool = False
-    axes: Literal["opencv", "opengl"] = "opencv"
-    bake_dilation: bool = True
-    out: Path | None = None
-    best: bool = False
+    from cgsgan.cameras import Cameras
+    from cgsgan.film import Film, FrameOptions
+    from cgsgan.generators import TrainedGenerator
+    from cgsgan.types import Scenes
 
 
 def run(argv: list[str]) -> int:
     """Parse, render, say what was written."""
     arguments = tyro.cli(RenderArguments, args=argv, prog="render.py")
     seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
-    if not math.isfinite(arguments.psi):
-        raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {arguments.psi}")
-    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out}: is a file; expected a folder to write to")
-    if arguments.size is not None and not 8 <= arguments.size <= 8192:
-        raise ValueError(f"--size: expected 8 to 8192 pixels, got {arguments.size}")
+    arguments.check()
 
+    from cgsgan.gallery import choose_heads, generate_scenes
     from cgsgan.generators import load_generator
 
     generator = load_generator(arguments.checkpoint, best=arguments.best)
-    if arguments.ply and generator.config.generator.kind != "gaussians":
-        raise ValueError("--ply: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`")
-    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply):
-        arguments = replace(arguments, grid=True, turntable="webp")
-    out = arguments.out or _default_out(arguments.checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    for path in _write(arguments, generator, seeds, out):
-        print(f"wrote {path}")
+    arguments = _resolve(arguments)
+    names, z = choose_heads(generator, seeds, otherwise=range(8))
+    _check_possible(arguments, generator, len(names))
+    out = arguments.output_folder()
+    if arguments.grid or arguments.turntable or arguments.ply:
+        out.mkdir(parents=True, exist_ok=True)
+    if arguments.grid:
+        _write_grid(arguments, generator, z, out / "grid.png")
+    if arguments.turntable and arguments.walk:
+        _write_film(arguments, _walk(arguments, generator, z), out)
+    if arguments.ply or arguments.html or (arguments.turntable and not arguments.walk):
+        scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
+        if arguments.turntable and not arguments.walk:
+            _write_film(arguments, _turn(arguments, generator, scenes), out)
+        if arguments.ply:
+            _write_splats(arguments, generator, names, scenes, out)
+        if arguments.html:
+            _write_page(arguments, generator, names, scenes, arguments.html)
     if arguments.checkpoint is None:
         for name in ("data", "licence"):
             if name in generator.provenance:
@@ -78,64 +60,127 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def parse_seeds(text: str) -> list[int]:
-    """``"0-3,7"`` to ``[0, 1, 2, 3, 7]``.
+def _resolve(arguments: RenderArguments) -> RenderArguments:
+    """The same with every output named that will be written."""
+    film = arguments.film_format()
+    if arguments.checkpoint is None and not (arguments.grid or arguments.turntable or arguments.ply or arguments.html):
+        return replace(arguments, grid=arguments.ground() is not None, turntable=film or "webp")
+    return replace(arguments, grid=arguments.grid or not (film or arguments.ply or arguments.html), turntable=film)
+
+
+def _check_possible(arguments: RenderArguments, generator: TrainedGenerator, heads: int) -> None:
+    """Say what this generator, or so many heads, cannot give, before anything is made.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: naming the option.
     """
-    seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            span = range(int(first), int(last if dash else first) + 1)
-            if not span or len(seeds) + len(span) > MOST_SEEDS:
-                raise ValueError
-            seeds.extend(span)
-    except ValueError:
-        seeds = []
-    if not seeds:
-        raise ValueError(f"--seeds: expected something like 0-7 or 3,5,9-12 (at most {MOST_SEEDS}), got {text!r}")
-    return seeds
+    from cgsgan.export.html import MOST_HEADS
+
+    if (arguments.ply or arguments.html) and generator.config.generator.kind != "gaussians":
+        option = "--ply" if arguments.ply else "--html"
+        raise ValueError(
+            f"{option}: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`"
+        )
+    if arguments.html and heads > MOST_HEADS:
+        raise ValueError(f"--html: a page holds up to {MOST_HEADS} heads, got {heads}; name fewer with --seeds")
+    if arguments.walk and heads < 2:
+        raise ValueError("--walk: expected at least 2 heads to walk between, got 1; name more with --seeds")
+    if arguments.background != "white" and generator.draws_background:
+        raise ValueError(
+            f"--background {arguments.background}: the super-resolution of this generator draws a background of its "
+            "own; leave the option out"
+        )
+    if arguments.grid and arguments.ground() is None:
+        raise ValueError("--background transparent: the grid has none; take --turntable webp or png alone")
 
 
-def _default_out(checkpoint: Path | None) -> Path:
-    if checkpoint is None:
-        return Path("renders")
-    folder = checkpoint.parent if checkpoint.is_file() else checkpoint
-    run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    return run_folder / "renders"
+def _write_grid(arguments: RenderArguments, generator: TrainedGenerator, z: Tensor, path: Path) -> None:
+    from cgsgan.gallery import contact_sheet, save_contact_sheet
 
-
-def _write(arguments: RenderArguments, generator, seeds: list[int] | None, out: Path) -> list[Path]:
-    from cgsgan.gallery import (
-        choose_heads,
-        contact_sheet,
-        generate_scenes,
-        save_contact_sheet,
-        save_scene,
-        save_turntable,
+    background = arguments.ground()
+    assert background is not None
+    size = arguments.size or generator.resolution
+    sheet = contact_sheet(
+        generator, generator.renderer, z, size=size, truncation_psi=arguments.psi, background=background
     )
+    save_contact_sheet(path, sheet)
+    print(f"wrote {path}")
+
+
+def _write_film(arguments: RenderArguments, film: Film, out: Path) -> None:
+    from cgsgan.data.progress import progress_bar
+    from cgsgan.film import save_film
+
+    path = out / arguments.film_name()
+    with progress_bar() as progress:
+        frames = save_film(path, film, fps=arguments.fps, progress=progress)
+    print(f"wrote {path}: {frames} frames, {frames / arguments.fps:.1f} s")
+
+
+def _turn(arguments: RenderArguments, generator: TrainedGenerator, scenes: Scenes) -> Film:
+    from cgsgan.film import turn_heads
+
+    cameras = _cameras(arguments, TURN_FRAMES)
+    return turn_heads(generator.renderer, scenes, cameras, _frame_options(arguments, generator))
+
+
+def _walk(arguments: RenderArguments, generator: TrainedGenerator, z: Tensor) -> Film:
+    from cgsgan.film import walk_heads
+
+    cameras = _cameras(arguments, WALK_FRAMES * len(z))
+    ws = z if z.ndim == 3 else generator.map_latents(z, truncation_psi=arguments.psi)
+    return walk_heads(generator, generator.renderer, ws[:, None], cameras, _frame_options(arguments, generator))
+
+
+def _cameras(arguments: RenderArguments, frames: int) -> Cameras:
+    from cgsgan.cameras import FOCAL_NORMALIZED, focal_of_view, turntable
+
+    return turntable(
+        arguments.frames or frames,
+        kind=arguments.path,
+        focal=FOCAL_NORMALIZED if arguments.fov is None else focal_of_view(arguments.fov),
+        yaw=None if arguments.yaw is None else math.radians(arguments.yaw),
+        pitch=None if arguments.pitch is None else math.radians(arguments.pitch),
+    )
+
+
+def _frame_options(arguments: RenderArguments, generator: TrainedGenerator) -> FrameOptions:
+    from cgsgan.film import FrameOptions
+
+    return FrameOptions(
+        size=arguments.size or max(generator.resolution, 256),
+        show=arguments.show,
+        background=arguments.ground(),
+        normal_axes=arguments.normals,
+        columns=arguments.columns,
+    )
+
+
+def _write_splats(
+    arguments: RenderArguments, generator: TrainedGenerator, names: list[str], scenes: Scenes, out: Path
+) -> None:
+    from cgsgan.gallery import save_scene
     from cgsgan.types import Gaussians
 
-    names, z = choose_heads(generator, seeds, otherwise=range(8))
-    written: list[Path] = []
-    if arguments.grid or not (arguments.turntable or arguments.ply):
-        written.append(out / "grid.png")
-        size = arguments.size or generator.resolution
-        sheet = contact_sheet(generator, generator.renderer, z, size=size, truncation_psi=arguments.psi)
-        save_contact_sheet(written[-1], sheet)
-    if not (arguments.turntable or arguments.ply):
-        return written
-    scenes = generate_scenes(generator, z, truncation_psi=arguments.psi)
-    if arguments.turntable:
-        written.append(out / f"turntable.{arguments.turntable}")
-        size = arguments.size or max(generator.resolution, 256)
-        save_turntable(written[-1], generator.renderer, scenes, size=size, frames=arguments.frames, kind=arguments.path)
-    if arguments.ply:
-        assert isinstance(scenes, Gaussians)
-        dilation = generator.dilation if arguments.bake_dilation else 0.0
-        for index, name in enumerate(names):
-            written.append(out / f"{name}.ply")
-            save_scene(written[-1], scenes, index, dilation=dilation, axes=arguments.axes)
-    return written
+    assert isinstance(scenes, Gaussians)
+    dilation = generator.dilation if arguments.bake_dilation else 0.0
+    for index, name in enumerate(names):
+        path = out / f"{name}.ply"
+        save_scene(path, scenes, index, dilation=dilation, axes=arguments.axes)
+        print(f"wrote {path}")
+
+
+def _write_page(
+    arguments: RenderArguments, generator: TrainedGenerator, names: list[str], scenes: Scenes, path: Path
+) -> None:
+    from cgsgan.export import ExportOptions, save_splat_page
+    from cgsgan.types import Gaussians
+
+    assert isinstance(scenes, Gaussians)
+    ground = arguments.ground()
+    assert ground is not None
+    heads = [(name, scenes.scene(index).map(lambda tensor: tensor.cpu())) for index, name in enumerate(names)]
+    options = ExportOptions(extra_dilation=generator.dilation if arguments.bake_dilation else 0.0, generated=True)
+    background = "#" + bytes(round(255 * level) for level in ground).hex()
+    save_splat_page(path, heads, options, background=background)
+    print(f"wrote {path}: {path.stat().st_size:,} bytes")

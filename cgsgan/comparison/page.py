@@ -17,13 +17,13 @@ from cgsgan.comparison.measurements import Comparison, Value
 from cgsgan.export.atomic import atomic_path
 from cgsgan.export.images import save_grid
 from cgsgan.export.pages import html_image, html_table, save_page
+from cgsgan.film import save_turntable
 from cgsgan.gallery import (
     LARGEST_TILE,
     SCENES_AT_ONCE,
     generate_scenes,
     latents_from_seeds,
     render_views,
-    save_turntable,
 )
 
 VIEWS = (-40.0, 0.0, 40.0)

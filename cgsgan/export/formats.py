@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cgsgan.export import compressed_ply, gltf, ply, sog, splat, spz
+from cgsgan.export import compressed_ply, gltf, html, ply, sog, splat, spz
 from cgsgan.export.axes import AXES
 from cgsgan.export.compressed_ply import read_compressed_ply, write_compressed_ply
 from cgsgan.export.gltf import read_gltf, write_gltf
+from cgsgan.export.html import read_html, write_html
 from cgsgan.export.ply import read_ply, read_sh_rest, write_ply
 from cgsgan.export.ply_header import PlyError, read_tables, stated_axes
 from cgsgan.export.scene import DEFAULTS, ExportOptions, ViewDependentColorWarning
@@ -63,6 +64,7 @@ FORMATS = {
     ".sog": Format(name="PlayCanvas SOG", axes=sog.AXES, read=read_sog, write=write_sog),
     ".glb": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
     ".gltf": Format(name="glTF with KHR_gaussian_splatting", axes=gltf.AXES, read=read_gltf, write=write_gltf),
+    ".html": Format(name="self-contained page", axes=html.AXES, read=read_html, write=write_html),
 }
 """By ending; of two that fit, the first one counts."""
 
@@ -83,6 +85,11 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 def write_splats(path: str | os.PathLike[str], gaussians: Gaussians, options: ExportOptions = DEFAULTS) -> int:
     """Write one scene in the format that the file's name asks for, atomically.
 
+    >>> generator = cgsgan.load_generator()
+    >>> head = generator.sample(3).scene(0)
+    >>> as_trained = cgsgan.ExportOptions(extra_dilation=generator.dilation)  # the renderer's pixel dilation baked in
+    >>> count = cgsgan.write_splats("head.spz", head, as_trained)
+
     Args:
         path: the file; missing folders are created.
         gaussians: one scene without a batch axis, RGB, in this library's world.
@@ -99,6 +106,10 @@ def write_splats(path: str | os.PathLike[str], gaussians: Gaussians, options: Ex
 
 def read_splats(path: str | os.PathLike[str], *, axes: str | None = None) -> Gaussians:
     """Read a splat file of any known format; colour that changes with the view is dropped with a warning.
+
+    >>> count = cgsgan.write_splats("head.sog", cgsgan.load_generator().sample(3).scene(0))
+    >>> cgsgan.read_splats("head.sog").count == count
+    True
 
     Args:
         path: the file. Its ending names the format; a ``.ply`` may also be a compressed one.

@@ -1,9 +1,10 @@
 """glTF 2.0 with KHR_gaussian_splatting: ``.glb``, or ``.gltf`` with its numbers inside.
 
 A primitive of points with float attributes: POSITION; ROTATION (x y z w), SCALE (standard deviations), OPACITY and
-SH_DEGREE_0_COEF_0 of the extension; and COLOR_0, which viewers without the extension show as points. The axes are
-glTF's: y up, the front towards +z, as this library's world is. Drafts of 2025 held the logarithm in SCALE; such
-files are refused, since nothing in them says so but a scale below 0.
+SH_DEGREE_0_COEF_0 of the extension; and COLOR_0, which viewers without the extension show as points. It is derived from
+the harmonics, as the extension says, so it is sRGB as they are; a viewer that takes it for linear, as glTF's other
+colours are, shows points lighter. The axes are glTF's: y up, the front towards +z, as this library's world is. Drafts
+of 2025 held the logarithm in SCALE; such files are refused, since nothing in them says so but a scale below 0.
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ def to_uint8(
 def save_image(path: str | os.PathLike[str], image: Float[Tensor, "channel height width"]) -> None:
     """Write one picture, atomically.
 
+    >>> cgsgan.save_image("grey.png", torch.full((3, 8, 8), 0.5))
+
     Args:
         path: ends in .png, .webp (lossless) or .jpg (quality 95).
         image: RGB in [0, 1], or RGBA with straight alpha (not for .jpg).
@@ -58,19 +60,19 @@ def save_image(path: str | os.PathLike[str], image: Float[Tensor, "channel heigh
 
 
 def make_grid(
-    images: Float[Tensor, "image 3 height width"],
+    images: Float[Tensor, "image channel height width"],
     *,
     columns: int,
     padding: int = 2,
-    background: float | int = 1.0,
-) -> Float[Tensor, "3 grid_height grid_width"]:
+    background: float | int | Sequence[float] = 1.0,
+) -> Float[Tensor, "channel grid_height grid_width"]:
     """Lay pictures out row by row.
 
     Args:
-        images: RGB in [0, 1]; a last row that is not full is filled with the background.
+        images: RGB or RGBA in [0, 1]; a last row that is not full is filled with the background.
         columns: pictures per row.
         padding: pixels between pictures and around the grid.
-        background: grey level of the padding, [0, 1].
+        background: grey level of the padding, [0, 1], or its colour, one number per channel.
 
     Raises:
         ValueError: for no picture, or ``columns`` < 1, or ``padding`` < 0.
@@ -83,7 +85,8 @@ def make_grid(
         )
     rows = -(-count // columns)
     cell_height, cell_width = height + padding, width + padding
-    grid = images.new_full((channels, rows * cell_height + padding, columns * cell_width + padding), background)
+    filling = images.new_tensor(background).reshape(-1, 1, 1)
+    grid = filling.expand(channels, rows * cell_height + padding, columns * cell_width + padding).clone()
     for index, image in enumerate(images):
         top = padding + index // columns * cell_height
         left = padding + index % columns * cell_width

@@ -98,9 +98,11 @@ def _obj(mesh: Mesh) -> bytes:
 
 
 def _glb(mesh: Mesh) -> bytes:
-    """Binary glTF 2.0: one mesh with positions, normals and linear colours.
+    """Binary glTF 2.0: one mesh with positions, normals and linear colours, which a matte white material multiplies.
 
-    It names no material: with one, trimesh takes vertex colours for a spare attribute of a texture.
+    Without a material, glTF's default is a metal, and viewers that follow it, as three.js does, show a dark head. With
+    one, trimesh keeps the colours of the meshes of its scene as ``visual.vertex_attributes["color"]``, linear, and
+    draws and converts them white; ``.ply`` and ``.obj`` are for it.
     """
     arrays = {
         "POSITION": mesh.vertices.numpy().astype("<f4"),
@@ -123,13 +125,15 @@ def _glb(mesh: Mesh) -> bytes:
             accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
         accessors.append(accessor)
         start += array.nbytes
-    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3}
+    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0}
+    matte = {"baseColorFactor": [1, 1, 1, 1], "metallicFactor": 0, "roughnessFactor": 1}
     document = {
         "asset": {"version": "2.0", "generator": "cgsgan"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
+        "materials": [{"name": "colors of the vertices", "pbrMetallicRoughness": matte}],
         "accessors": accessors,
         "bufferViews": views,
         "buffers": [{"byteLength": start}],

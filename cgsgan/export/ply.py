@@ -26,9 +26,10 @@ from cgsgan.export.scene import (
     RawSplats,
     ViewDependentColorWarning,
     believe,
+    check_scene,
     color_to_dc,
     dc_to_color,
-    prepare_scene,
+    finish_scene,
     warn_dropped_color,
 )
 from cgsgan.types import Gaussians
@@ -37,6 +38,8 @@ AXES = "opencv"
 """The format names none; SuperSplat and Babylon show this one upright."""
 SH_DEGREES = {0: 0, 9: 1, 24: 2, 45: 3}
 """Number of f_rest properties -> degree of the spherical harmonics."""
+BLOCK = 1 << 14
+"""Splats that are converted at once."""
 POSITION, DC, SCALE, ROTATION = (
     ("x", "y", "z"),
     ("f_dc_0", "f_dc_1", "f_dc_2"),
@@ -74,25 +77,23 @@ def write_ply(
             scale, ``axes`` or ``prune`` out of range, or when pruning leaves nothing.
     """
     options = ExportOptions(axes=axes, prune=prune, extra_dilation=extra_dilation)
-    scene, keep = prepare_scene(gaussians, options, axes=axes, writer="write_ply")
-    rest = None
+    keep = check_scene(gaussians, options, writer="write_ply")
     if sh_rest is not None:
         _check_sh(sh_rest, count=gaussians.count)
-        rest = sh_rest.detach().to("cpu")[keep]
-        rest = half_turn_x_sh(rest) if axes == "opencv" else rest
-    columns = _columns(scene, rest)
-    names = [name for group in columns for name in group]
-    table = np.empty((scene.count, len(names)), "<f4")
-    start = 0
-    for group, values in columns.items():
-        table[:, start : start + len(group)] = values
-        start += len(group)
+    names = _names(0 if sh_rest is None else 3 * sh_rest.shape[1])
+    count = int(keep.sum())
     header = ["ply", "format binary_little_endian 1.0", f"comment {AXES_COMMENT}{axes}"]
-    header += [f"element vertex {scene.count}", *(f"property float {name}" for name in names), "end_header", ""]
+    header += [f"element vertex {count}", *(f"property float {name}" for name in names), "end_header", ""]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
-        file.write(table.data)
-    return scene.count
+        # In blocks that stay in the cache: whole columns in float64 cost more than the disk.
+        kept = gaussians if count == gaussians.count else gaussians.select(keep)
+        rest = sh_rest if sh_rest is None or count == gaussians.count else sh_rest[keep.to(sh_rest.device)]
+        for start in range(0, count, BLOCK):
+            rows = slice(start, start + BLOCK)
+            scene = finish_scene(kept.map(lambda tensor, rows=rows: tensor[rows]), options, axes=axes)
+            file.write(_rows(scene, None if rest is None else rest[rows], axes).data)
+    return count
 
 
 def read_ply(path: str | os.PathLike[str], *, axes: str = "opencv") -> Gaussians:
@@ -200,18 +201,28 @@ def _check_sh(sh_rest: Tensor, *, count: int) -> None:
         raise ValueError("write_ply: sh_rest holds NaN or Inf")
 
 
-def _columns(scene: Gaussians, sh_rest: Tensor | None) -> dict[tuple[str, ...], np.ndarray]:
-    """The file's columns in the order of the format, one [N, k] array for each group of names."""
-    rest = scene.colors.new_zeros(scene.count, 0) if sh_rest is None else sh_rest.mT.flatten(1)
-    return {
-        POSITION: scene.means.numpy(),
-        ("nx", "ny", "nz"): np.zeros((1, 3)),
-        DC: color_to_dc(scene.colors.numpy()),
-        tuple(f"f_rest_{i}" for i in range(rest.shape[1])): rest.numpy(),
-        ("opacity",): scene.opacities.logit().numpy()[:, None],
-        SCALE: scene.scales.log().numpy(),
-        ROTATION: scene.quats.numpy(),
-    }
+def _names(rest: int) -> list[str]:
+    """The properties in the order of the format."""
+    between = (f"f_rest_{i}" for i in range(rest))
+    return [*POSITION, "nx", "ny", "nz", *DC, *between, "opacity", *SCALE, *ROTATION]
+
+
+def _rows(scene: Gaussians, sh_rest: Tensor | None, axes: str) -> np.ndarray:
+    """Splats as the file holds them, [N, properties]."""
+    rest = scene.colors.new_zeros(scene.count, 0)
+    if sh_rest is not None:
+        turned = half_turn_x_sh(sh_rest) if axes == "opencv" else sh_rest
+        rest = turned.detach().to("cpu").mT.flatten(1)
+    groups = (
+        scene.means,
+        scene.means.new_zeros(1, 3).expand(scene.count, 3),
+        torch.from_numpy(color_to_dc(scene.colors.numpy())),
+        rest,
+        scene.opacities.logit()[:, None],
+        scene.scales.log(),
+        scene.quats,
+    )
+    return torch.cat([group.float() for group in groups], dim=1).numpy().astype("<f4", copy=False)
 
 
 def _read_vertices(path: Path, table: PlyTable) -> np.ndarray:

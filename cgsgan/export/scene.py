@@ -45,12 +45,14 @@ class ExportOptions:
         extra_dilation: world units, added in quadrature to every standard deviation. Bakes in the pixel
             dilation of the renderer a generator was trained with, which other viewers do not apply.
         spz_version: 2, 3 or 4, for SPZ files alone. Spark 2.2 opens 3 and not 4; 2 has coarser rotations.
+        generated: by a generator, for pages alone: they show nothing beyond the pictures of its training.
     """
 
     axes: str | None = None
     prune: float | int = PRUNE_OPACITY
     extra_dilation: float | int = 0.0
     spz_version: int = 3
+    generated: bool = False
 
 
 DEFAULTS = ExportOptions()
@@ -95,24 +97,34 @@ def prepare_scene(
         ValueError: for a batch, other than three colour channels, NaN or Inf, a zero quaternion, a negative
             scale, an option out of range, or when pruning leaves nothing.
     """
-    axes = options.axes or axes
-    check_axes(axes)
-    _check_scene(gaussians, options, writer)
-    scene = gaussians.map(lambda tensor: tensor.detach().to("cpu", torch.float64))
-    keep = scene.opacities >= options.prune
+    keep = check_scene(gaussians, options, writer=writer)
+    kept = gaussians if bool(keep.all()) else gaussians.map(lambda tensor: tensor[keep.to(tensor.device)])
+    return finish_scene(kept, options, axes=axes), keep
+
+
+def check_scene(gaussians: Gaussians, options: ExportOptions, *, writer: str) -> Bool[Tensor, " gaussian"]:
+    """Which Gaussians of a scene are written, on the CPU; refuses scenes as :func:`prepare_scene`."""
+    if options.axes is not None:
+        check_axes(options.axes)
+    _check_values(gaussians, options, writer)
+    keep = gaussians.opacities.detach().to("cpu", torch.float64) >= options.prune
     if not bool(keep.any()):
         raise ValueError(
-            f"{writer}: none of the {scene.count} Gaussians reaches the opacity prune = {options.prune:.4g}"
+            f"{writer}: none of the {gaussians.count} Gaussians reaches the opacity prune = {options.prune:.4g}"
         )
-    if not bool(keep.all()):
-        scene = scene.map(lambda tensor: tensor[keep])
+    return keep
+
+
+def finish_scene(gaussians: Gaussians, options: ExportOptions, *, axes: str) -> Gaussians:
+    """A checked scene, or a part of one, as :func:`prepare_scene` gives it."""
+    scene = gaussians.map(lambda tensor: tensor.detach().to("cpu", torch.float64))
     scene = replace(
         scene,
         quats=scene.quats / scene.quats.norm(dim=-1, keepdim=True),
         scales=torch.hypot(scene.scales, scene.scales.new_tensor(options.extra_dilation)).clamp_min(SMALLEST_SCALE),
         opacities=scene.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN),
     )
-    return half_turn_x(scene) if axes == "opencv" else scene, keep
+    return half_turn_x(scene) if (options.axes or axes) == "opencv" else scene
 
 
 def believe(path: Path, raw: RawSplats, *, axes: str) -> Gaussians:
@@ -194,7 +206,7 @@ def dc_to_color(dc: np.ndarray) -> np.ndarray:
     return 0.5 + SH_C0 * dc
 
 
-def _check_scene(gaussians: Gaussians, options: ExportOptions, writer: str) -> None:
+def _check_values(gaussians: Gaussians, options: ExportOptions, writer: str) -> None:
     if gaussians.means.ndim != 2:
         raise ValueError(
             f"{writer}: expected one scene with means [N, 3], got {list(gaussians.means.shape)}; use gaussians.scene(i)"
@@ -206,11 +218,11 @@ def _check_scene(gaussians: Gaussians, options: ExportOptions, writer: str) -> N
     if not 0 <= options.extra_dilation < float("inf"):
         raise ValueError(f"{writer}: extra_dilation must be a length >= 0 in world units, got {options.extra_dilation}")
     for name, tensor in vars(gaussians).items():
-        finite = tensor.float().isfinite()  # the files are float32
-        if not bool(finite.all()):
-            bad = int((~finite).sum())
+        single = tensor.float()  # the files are float32
+        if not bool(single.sum(dtype=torch.float64).isfinite()):  # which no sum of finite numbers leaves
+            bad = int((~single.isfinite()).sum())
             raise ValueError(f"{writer}: gaussians.{name} holds {bad} NaN or Inf of {tensor.numel()} values")
-    if bool((gaussians.scales < 0).any()):
+    if gaussians.count and bool(gaussians.scales.min() < 0):
         raise ValueError(f"{writer}: gaussians.scales must be standard deviations >= 0; these look like logarithms")
     if bool((gaussians.quats == 0).all(dim=-1).any()):
         raise ValueError(f"{writer}: gaussians.quats holds a zero quaternion, which is no rotation")

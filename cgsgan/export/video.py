@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -17,7 +17,10 @@ from PIL import Image
 
 from cgsgan.export.atomic import atomic_path
 
-Frame = UInt8[np.ndarray, "_ _ 3"]
+Frame = UInt8[np.ndarray, "_ _ _"]
+"""RGB or, with straight alpha, RGBA; rows from the top."""
+TRANSPARENT_FORMATS = ("webp",)
+"""Those of :func:`save_video` that hold RGBA."""
 
 BT709 = 1
 """Code of BT.709 for matrix, primaries and transfer in H.264, H.265 and VP9 streams (ITU-T H.273)."""
@@ -64,8 +67,9 @@ def save_video(
 
     Args:
         path: the file; missing folders are created.
-        frames: 8-bit RGB pictures of one size; taken one by one for mp4 and webm, so the whole film need not
-            fit into memory when ``repeat`` is 1.
+        frames: 8-bit RGB pictures of one size, for webp also RGBA. When ``repeat`` is 1 they are taken one by one, for
+            webp and gif if they have a length; so the film need not fit into memory, but for gif, which keeps a byte
+            for each pixel.
         fps: frames per second.
         format: ``mp4`` (H.264 4:2:0, crf 18), ``webm`` (VP9), ``webp`` (quality 90) or ``gif``; by default
             the suffix of ``path``. WebP and GIF loop for ever and need nothing but Pillow.
@@ -84,30 +88,38 @@ def save_video(
         raise ValueError(f"{target}: expected a video format {' '.join(FORMATS)}, got {format!r}")
     if not (0 < fps < math.inf) or repeat < 1:
         raise ValueError(f"{target}: expected fps > 0 and repeat >= 1, got fps {fps} and repeat {repeat}")
-    checked = _CheckedFrames(target, frames)
+    checked = _CheckedFrames(target, frames, channels=(3, 4) if format in TRANSPARENT_FORMATS else (3,))
     played = _repeated(checked, repeat)
     if format in _CODECS:
         _encode(target, played, fps=fps, codec=_CODECS[format], av=_import_av(format))
+        return checked.count
+    if repeat == 1 and isinstance(frames, Sized) and len(frames):
+        count = len(frames)
     else:
-        _animate(target, list(played), fps=fps, format=format)
+        kept = list(played)
+        played, count = iter(kept), len(kept)
+    _animate(target, _Reel(played, count), fps=fps, format=format)
     return checked.count
 
 
 class _CheckedFrames:
     """Passes frames on while it counts them and holds them to one size."""
 
-    def __init__(self, path: Path, frames: Iterable[Frame]) -> None:
+    def __init__(self, path: Path, frames: Iterable[Frame], *, channels: tuple[int, ...]) -> None:
         self.count = 0
         self._path = path
         self._frames = frames
+        self._channels = channels
 
     def __iter__(self) -> Iterator[Frame]:
         size = None
         for frame in self._frames:
             size = frame.shape if size is None else size
-            if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8 or frame.shape != size:
+            fits = frame.ndim == 3 and frame.shape[-1] in self._channels and frame.shape == size
+            if not fits or frame.dtype != np.uint8:
+                channels = " or ".join(map(str, self._channels))
                 raise ValueError(
-                    f"{self._path}: expected uint8 frames of shape {size} with 3 channels, "
+                    f"{self._path}: expected uint8 frames of shape {size} with {channels} channels, "
                     f"frame {self.count} is {frame.dtype} {frame.shape}"
                 )
             self.count += 1
@@ -172,20 +184,34 @@ def _even(frame: Frame) -> Frame:
     return np.ascontiguousarray(padded)
 
 
-def _animate(path: Path, frames: list[Frame], *, fps: float | int, format: str) -> None:
+class _Reel(Image.Image):
+    """Frames as one Pillow image of several, which its writers ask for them one by one; none is kept."""
+
+    def __init__(self, frames: Iterator[Frame], count: int) -> None:
+        super().__init__()
+        self.n_frames = count
+        self._frames = frames
+        self._position = -1
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        """Show the next frame; what was shown cannot be again (writers go back to the first when they are done)."""
+        if frame >= self.n_frames:
+            raise EOFError
+        while self._position < frame:
+            picture = Image.fromarray(next(self._frames))
+            self.im, self._mode, self._size = picture.im, picture.mode, picture.size
+            self._position += 1
+
+    def tell(self) -> int:
+        return self._position
+
+
+def _animate(path: Path, reel: _Reel, *, fps: float | int, format: str) -> None:
     # GIF counts in 10 ms; rounding the running time instead of each frame keeps the film's length right.
     unit = 10 if format == "gif" else 1
-    times = [unit * round(index * 1000 / fps / unit) for index in range(len(frames) + 1)]
+    times = [unit * round(index * 1000 / fps / unit) for index in range(reel.n_frames + 1)]
     durations = [max(unit, end - start) for start, end in pairwise(times)]
-    pictures = [Image.fromarray(frame) for frame in frames]
     options: dict[str, Any] = {"quality": 90, "method": 4} if format == "webp" else {"disposal": 2, "optimize": False}
     with atomic_path(path) as temporary:
-        pictures[0].save(
-            temporary,
-            format=format.upper(),
-            save_all=True,
-            append_images=pictures[1:],
-            duration=durations,
-            loop=0,
-            **options,
-        )
+        reel.save(temporary, format=format.upper(), save_all=True, duration=durations, loop=0, **options)

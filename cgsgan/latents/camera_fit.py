@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, look_at
 
-SLACK_WEIGHT = 0.5
+PITCH_SPREAD = math.radians(9)
+"""Standard deviation of the pitch in pictures of heads, such as EG3D's training sets."""
+SLACK_WEIGHT = 2.5
 """Of the penalty on everything but yaw and pitch; a roll of 10 degrees, a shift of 3 % of the picture and a zoom of 5 %
 count alike."""
+PITCH_WEIGHT = 0.05
+"""Of the penalty on the square of the pitch over its spread: a nod and a raised camera look alike."""
 ROLL_UNIT, SHIFT_UNIT, ZOOM_UNIT = 0.17, 0.03, 0.05
 
 
@@ -25,7 +31,7 @@ class OrbitCameras(nn.Module):
     def __init__(self, yaw: Float[Tensor, " view"], pitch: Float[Tensor, " view"], *, roll: bool = True) -> None:
         super().__init__()
         self.angles = nn.Parameter(torch.stack([yaw, pitch], dim=-1))
-        self.slack = nn.Parameter(torch.zeros(len(yaw), 4), requires_grad=roll)
+        self.slack = nn.Parameter(yaw.new_zeros(len(yaw), 4), requires_grad=roll)
 
     def forward(self) -> Cameras:
         """The cameras, ``[1, view]``, with a graph."""
@@ -49,5 +55,8 @@ class OrbitCameras(nn.Module):
         return Cameras(viewmats=viewmats[None], Ks_normalized=Ks[None])
 
     def penalty(self) -> Float[Tensor, ""]:
-        """Keeps what can also be explained by yaw and pitch from being explained by a crooked crop."""
-        return SLACK_WEIGHT * self.slack.square().mean()
+        """Keeps what can also be explained by yaw and pitch from being explained by a crooked crop, and what can also
+        be explained by the face from being explained by the pitch.
+        """
+        pitch = self.angles[:, 1] / PITCH_SPREAD
+        return SLACK_WEIGHT * self.slack.square().mean() + PITCH_WEIGHT * pitch.square().mean()

@@ -7,8 +7,6 @@ stay, the generator's weights give way).
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,9 +18,10 @@ from torch import Tensor, nn
 from cgsgan.cameras import Cameras
 from cgsgan.latents.camera_fit import OrbitCameras
 from cgsgan.latents.scene_source import SceneSource
-from cgsgan.latents.start import best_angles, best_styles
+from cgsgan.latents.start import best_angles, guess_style
 from cgsgan.latents.style_space import StyleMapping, StyleSpace
 from cgsgan.latents.targets import Target
+from cgsgan.latents.tuning import Anchors, anchored_loss, fading, tunable_copy
 from cgsgan.losses.pyramid import pyramid_loss
 from cgsgan.rendering.renderer import Renderer
 
@@ -30,7 +29,7 @@ Depth = Literal["w", "ws", "tuned"]
 Look = Callable[[Tensor, Tensor], Tensor]
 """A further distance of pictures in [0, 1], such as a perceptual one."""
 Watch = Callable[[int, Tensor], None]
-"""Told the step and the pictures of every step."""
+"""Told the step and the pictures of every step, on what :attr:`Target.shown_on` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +47,29 @@ class InversionConfig:
         tuning_lr: of the generator's weights.
         prior_weight: on the mean square of the coordinates: stay among the heads the generator knows.
         spread_weight: on the mean square of the differences between the rows of W+.
-        candidates: random heads that the start is chosen from.
+        keep_weight: in tuning, on the pictures from other sides, which are to stay as they were.
+        candidates: random heads that the start is guessed from.
+        angle_candidates: of these, how many are tried with every camera, where none is given.
         seed: of candidates and backgrounds.
     """
 
     depth: Depth = "tuned"
-    w_steps: int = 200
-    ws_steps: int = 200
-    tuning_steps: int = 150
-    w_lr: float = 0.05
+    w_steps: int = 150
+    ws_steps: int = 100
+    tuning_steps: int = 100
+    w_lr: float = 0.1
     ws_lr: float = 0.03
     camera_lr: float = 0.01
     tuning_lr: float = 1e-3
-    prior_weight: float = 0.002
+    prior_weight: float = 0.001
     spread_weight: float = 0.01
-    candidates: int = 128
+    keep_weight: float = 0.2
+    candidates: int = 512
+    angle_candidates: int = 96
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.w_steps, self.ws_steps, self.tuning_steps, self.candidates) < 1:
+        if min(self.w_steps, self.ws_steps, self.tuning_steps, self.candidates, self.angle_candidates) < 1:
             raise ValueError("inversion: steps and candidates must be >= 1")
 
 
@@ -75,12 +78,14 @@ class Inversion:
     """A head that was found.
 
     Attributes:
+        depth: how far it went.
         ws: its styles.
         cameras: of the views, ``[1, view]``: given or found.
         network: the generator that makes it: the one that was given, or a tuned copy.
         losses: picture losses of all steps.
     """
 
+    depth: Depth
     ws: Float[Tensor, "1 num_ws w_dim"]
     cameras: Cameras
     network: nn.Module
@@ -91,7 +96,8 @@ class Inverter:
     """Finds heads.
 
     Args:
-        network: a generator of any backend: has ``mapping``, ``z_dim``, ``num_ws``, and takes ``ws=``.
+        network: a generator of any backend: has ``mapping``, ``z_dim``, ``num_ws``, and takes ``ws=``. Where it is,
+            targets and cameras are to be.
         renderer: draws its scenes.
         config: see :class:`InversionConfig`.
         look: a further distance of pictures.
@@ -110,42 +116,46 @@ class Inverter:
         self.config, self.look = config, look
         self.network = network.eval()
         self.source = SceneSource(network, renderer)
+        self.rows = int(network.num_ws)  # type: ignore[arg-type]
         self.mapping: StyleMapping = network.mapping if mapping is None else mapping  # type: ignore[assignment]
-        self.space = StyleSpace.of(self.mapping, int(network.z_dim))  # type: ignore[arg-type]
+        self.space = StyleSpace.of(self.mapping, int(network.z_dim), device=self.source.device)  # type: ignore[arg-type]
 
     def invert(self, target: Target, cameras: Cameras | None = None, *, watch: Watch | None = None) -> Inversion:
-        """Find the head of ``target``.
+        """Find the head of ``target``, as deep as the config says.
 
         Args:
             target: views of one person.
             cameras: of the views, ``[1, view]``; None finds them too.
             watch: told of every step.
         """
-        config = self.config
+        return list(self.stages(target, cameras, watch=watch))[-1]
+
+    def stages(
+        self, target: Target, cameras: Cameras | None = None, *, watch: Watch | None = None
+    ) -> Iterator[Inversion]:
+        """What each depth finds on the way, in their order; see :meth:`invert`."""
+        config, rows = self.config, self.rows
         candidates = self._candidates()
+        rig: OrbitCameras | None = None
         if cameras is None:
-            yaw, pitch, start = best_angles(self.source, candidates, target)
-            rig: OrbitCameras | None = OrbitCameras(yaw, pitch)
-        else:
-            start, rig = best_styles(self.source, candidates, target, cameras), None
-        state = _Search(self, target, cameras, rig, watch)
-        coordinates = self.space.to_coordinates(start[:1])[None]  # [1, 1, w_dim]
-        coordinates = state.fit_styles(coordinates, steps=config.w_steps, lr=config.w_lr)
-        coordinates = coordinates.expand(-1, int(self.network.num_ws), -1).contiguous()  # type: ignore[arg-type]
-        if config.depth != "w":
-            coordinates = state.fit_styles(coordinates, steps=config.ws_steps, lr=config.ws_lr)
-        ws, network = self.space.to_styles(coordinates), self.network
+            rig = OrbitCameras(*best_angles(self.source, candidates[: config.angle_candidates], target))
+        search = _Search(self, target, cameras, rig, watch)
+        start = guess_style(self.source, self.space, candidates, target, search.cameras())
+        coordinates = search.fit_styles(start[None, None], steps=config.w_steps, lr=config.w_lr).expand(-1, rows, -1)
+        yield search.report("w", self.space.to_styles(coordinates))
+        if config.depth == "w":
+            return
+        coordinates = search.fit_styles(coordinates.contiguous(), steps=config.ws_steps, lr=config.ws_lr)
+        ws = self.space.to_styles(coordinates)
+        yield search.report("ws", ws)
         if config.depth == "tuned":
-            network = state.tune(ws)
-        return Inversion(ws=ws, cameras=state.cameras(), network=network, losses=state.losses)
+            yield search.report("tuned", ws, search.tune(ws))
 
     @torch.no_grad()
-    def _candidates(self) -> Float[Tensor, "candidate num_ws w_dim"]:
+    def _candidates(self) -> Float[Tensor, "candidate w_dim"]:
         stream = torch.Generator().manual_seed(self.config.seed)
         z = torch.randn(self.config.candidates - 1, int(self.network.z_dim), generator=stream)  # type: ignore[arg-type]
-        ws = self.mapping(z)
-        mean = self.space.mean.expand(1, ws.shape[1], -1)
-        return torch.cat([mean, ws])
+        return torch.cat([self.space.mean[None], self.mapping(z.to(self.source.device))[:, 0]])
 
 
 class _Search:
@@ -172,18 +182,23 @@ class _Search:
         with torch.no_grad():
             return self.rig()
 
+    def report(self, depth: Depth, ws: Tensor, network: nn.Module | None = None) -> Inversion:
+        """What was found by now."""
+        network = network or self.inverter.network
+        return Inversion(depth=depth, ws=ws, cameras=self.cameras(), network=network, losses=list(self.losses))
+
     def fit_styles(self, start: Tensor, *, steps: int, lr: float) -> Tensor:
         """Whitened coordinates ``[1, row, w_dim]`` (one row for all, or one for each) that make the target."""
         config, space = self.config, self.inverter.space
         coordinates = start.detach().clone().requires_grad_()
-        rows = int(self.inverter.network.num_ws)  # type: ignore[arg-type]
         groups = [{"params": [coordinates], "lr": lr}]
         if self.rig is not None:
             groups.append({"params": list(self.rig.parameters()), "lr": config.camera_lr})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        for _ in _fading(optimizer, steps):
-            ws = space.to_styles(coordinates).expand(-1, rows, -1)
-            loss = self._picture_loss(self.inverter.source, ws, self.rig() if self.rig else self.cameras())
+        for _ in fading(optimizer, steps):
+            ws = space.to_styles(coordinates).expand(-1, self.inverter.rows, -1)
+            cameras = self.rig() if self.rig else self.cameras()
+            loss = self._picture_loss(self.inverter.source, ws, cameras)
             loss = loss + config.prior_weight * coordinates.square().mean()
             if coordinates.shape[1] > 1:
                 spread = coordinates - coordinates.mean(dim=1, keepdim=True)
@@ -197,38 +212,46 @@ class _Search:
 
     def tune(self, ws: Tensor) -> nn.Module:
         """A copy of the generator that makes the target of these styles better; everything else hardly changes."""
-        network = copy.deepcopy(self.inverter.network).requires_grad_(True)
-        network.mapping.requires_grad_(False)  # type: ignore[union-attr]
-        weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(weights, lr=self.config.tuning_lr, betas=(0.9, 0.99))
-        source = SceneSource(network, self.inverter.source.renderer)
-        cameras = self.cameras()
-        for _ in _fading(optimizer, self.config.tuning_steps):
-            loss = self._picture_loss(source, ws, cameras)
+        config, source = self.config, self.inverter.source
+        anchors = Anchors.of(source, ws, self.target.size, self.stream) if config.keep_weight > 0 else None
+        network, weights = tunable_copy(self.inverter.network)
+        optimizer = torch.optim.Adam(weights, lr=config.tuning_lr, betas=(0.9, 0.99))
+        tuned, cameras = SceneSource(network, source.renderer), self.cameras()
+        for _ in fading(optimizer, config.tuning_steps):
+            loss = self._picture_loss(tuned, ws, cameras, anchors)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         return network.eval().requires_grad_(False)
 
-    def _picture_loss(self, source: SceneSource, ws: Tensor, cameras: Cameras) -> Tensor:
+    def _picture_loss(
+        self, source: SceneSource, ws: Tensor, cameras: Cameras, anchors: Anchors | None = None
+    ) -> Tensor:
+        """Distance to the target; with anchors, also to what the head was from their sides, in the same pass."""
+        views = self.target.views
         backgrounds = self.target.draw_backgrounds(self.stream)
-        images = source.render(ws, cameras, backgrounds, size=self.target.size)[0]
-        wanted = self.target.on(backgrounds)
-        loss = pyramid_loss(images, wanted)
+        sides = None
+        if anchors is not None:
+            more, sides = anchors.draw(self.stream)
+            cameras = cat_views(cameras, more)
+            backgrounds = torch.cat([backgrounds, backgrounds[:1].expand(sides.views, 3)])
+        drawn = source.draw(ws, cameras, backgrounds, size=self.target.size)
+        images = drawn.images[0]
+        wanted = self.target.on(backgrounds[:views])
+        loss = pyramid_loss(images[:views], wanted)
         if self.inverter.look is not None:
-            loss = loss + self.inverter.look(images, wanted)
+            loss = loss + self.inverter.look(images[:views], wanted)
         self.losses.append(float(loss.detach()))
         if self.watch is not None:
-            self.watch(len(self.losses), images.detach())
+            through = (1 - drawn.alphas[0, :views].detach()).movedim(-1, 1)
+            shown = self.target.shown_on - backgrounds[:views]  # not on the random colours, which would flicker
+            self.watch(len(self.losses), images[:views].detach() + through * shown[:, :, None, None])
+        if sides is not None:
+            loss = loss + self.config.keep_weight * anchored_loss(images[views:], sides, backgrounds[views:])
         return loss
 
 
-def _fading(optimizer: torch.optim.Optimizer, steps: int, *, warm: float = 0.05, fade: float = 0.4) -> Iterator[int]:
-    """Step numbers, while the rates rise over the first share of the steps and fall by a cosine over the last."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for step in range(steps):
-        progress = (step + 1) / steps
-        factor = min(1.0, progress / warm) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - progress) / fade + 1e-3)))
-        for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * factor
-        yield step
+def cat_views(first: Cameras, second: Cameras) -> Cameras:
+    """The views ``[1, view]`` of both."""
+    viewmats = torch.cat([first.viewmats, second.viewmats], dim=1)
+    return Cameras(viewmats=viewmats, Ks_normalized=torch.cat([first.Ks_normalized, second.Ks_normalized], dim=1))

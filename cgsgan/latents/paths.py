@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def closed_walk(stations: Float[Tensor, "station *row w_dim"], frames: int) -> Float[Tensor, "frame *row w_dim"]:
@@ -56,6 +57,25 @@ def slerp(
     around = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / safe
     line = torch.nn.functional.normalize(a.lerp(b, share), dim=-1)
     return radius * torch.where(straight & (angle < math.pi / 2), line, around)
+
+
+def lerp_weights(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
+    """A network between two that were tuned from the same one: theirs stay close enough for a straight line.
+
+    Args:
+        first: at share 0; not changed.
+        second: at share 1; the same architecture.
+        share: in [0, 1].
+    """
+    between = copy.deepcopy(first)
+    theirs = second.state_dict()
+    between.load_state_dict(
+        {
+            name: value.lerp(theirs[name], share) if value.is_floating_point() else value
+            for name, value in first.state_dict().items()
+        }
+    )
+    return between
 
 
 def mix_styles(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cgsgan.cameras import Cameras
 from cgsgan.rendering.renderer import Renderer
+from cgsgan.types import RenderOutput
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,25 @@ class SceneSource:
     network: nn.Module
     renderer: Renderer
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; everything else is to be there too."""
+        return next(self.network.parameters()).device
+
+    def draw(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        cameras: Cameras,
+        backgrounds: Float[Tensor, "view 3"],
+        *,
+        size: int,
+    ) -> RenderOutput:
+        """Every scene from the same cameras ``[1, view]`` on the same backgrounds; not clamped."""
+        scenes = self.network(ws=ws).scenes
+        batch = len(ws)
+        shared = cameras.map(lambda t: t.expand(batch, *t.shape[1:]))
+        return self.renderer(scenes, shared, size=size, backgrounds=backgrounds.expand(batch, -1, -1))
+
     def render(
         self,
         ws: Float[Tensor, "batch num_ws w_dim"],
@@ -31,8 +52,5 @@ class SceneSource:
         *,
         size: int,
     ) -> Float[Tensor, "batch view 3 size size"]:
-        """Every scene from the same cameras ``[1, view]`` on the same backgrounds; not clamped."""
-        scenes = self.network(ws=ws).scenes
-        batch = len(ws)
-        shared = cameras.map(lambda t: t.expand(batch, *t.shape[1:]))
-        return self.renderer(scenes, shared, size=size, backgrounds=backgrounds.expand(batch, -1, -1)).images
+        """The pictures of :meth:`draw`."""
+        return self.draw(ws, cameras, backgrounds, size=size).images

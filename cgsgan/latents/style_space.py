@@ -40,16 +40,24 @@ class StyleSpace:
 
     @staticmethod
     @torch.no_grad()
-    def of(mapping: StyleMapping, z_dim: int, *, samples: int = SAMPLES, seed: int = 0) -> StyleSpace:
-        """Measure the space on random latents.
+    def of(
+        mapping: StyleMapping,
+        z_dim: int,
+        *,
+        samples: int = SAMPLES,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> StyleSpace:
+        """Measure the space on random latents, the same ones on every device.
 
         Args:
             mapping: latents to styles; its first row of styles is looked at.
             z_dim: numbers per latent.
             samples: latents drawn.
             seed: of them.
+            device: where the mapping is, and where the space will be.
         """
-        z = torch.randn(samples, z_dim, generator=torch.Generator().manual_seed(seed))
+        z = torch.randn(samples, z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
         ws = mapping(z)[:, 0].double()
         mean = ws.mean(dim=0)
         _, spreads, axes = torch.linalg.svd((ws - mean) / (samples - 1) ** 0.5, full_matrices=False)

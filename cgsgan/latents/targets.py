@@ -45,6 +45,17 @@ class Target:
         """Edge length, pixels."""
         return self.colors.shape[-1]
 
+    @property
+    def shown_on(self) -> Float[Tensor, "view 3"]:
+        """Backgrounds to look at the pictures on: white where the coverage is known, else their own."""
+        color = self.background if self.alphas is None else (1.0, 1.0, 1.0)
+        return self.colors.new_tensor(color).expand(self.views, 3)
+
+    def to(self, device: torch.device | str) -> Target:
+        """The same views on another device."""
+        alphas = None if self.alphas is None else self.alphas.to(device)
+        return Target(colors=self.colors.to(device), alphas=alphas, background=self.background)
+
     def on(self, backgrounds: Float[Tensor, "view 3"]) -> Float[Tensor, "view 3 height width"]:
         """The pictures on these colours; as they are when the head's coverage is not known."""
         if self.alphas is None:
@@ -52,10 +63,14 @@ class Target:
         return self.colors + (1 - self.alphas) * backgrounds[:, :, None, None]
 
     def draw_backgrounds(self, generator: torch.Generator) -> Float[Tensor, "view 3"]:
-        """Random colours when the coverage is known, so that it is fitted too; else the pictures' own."""
+        """Random colours when the coverage is known, so that it is fitted too; else the pictures' own.
+
+        Args:
+            generator: on the CPU, so that every device sees the same colours.
+        """
         if self.alphas is None:
-            return torch.tensor(self.background).expand(self.views, 3)
-        return torch.rand(self.views, 3, generator=generator)
+            return self.shown_on
+        return torch.rand(self.views, 3, generator=generator).to(self.colors.device)
 
 
 def read_target(photos: list[Path], *, size: int, masks: list[Path] | None = None, background: str = "auto") -> Target:

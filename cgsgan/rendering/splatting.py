@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cgsgan.cameras import Cameras
 from cgsgan.types import Gaussians, RenderOutput, Scenes
+
+if TYPE_CHECKING:
+    from rasterizer import Render
 
 CORES = ("cpu", "cuda")
 """Devices that the rasterizer has a compiled core for."""
@@ -61,6 +65,38 @@ class SplattingRenderer:
         depth: bool = False,
     ) -> RenderOutput:
         """See :class:`~cgsgan.rendering.renderer.Renderer`."""
+        render = self._splat(scenes, cameras, size=size, backgrounds=backgrounds, depth=depth)
+        device = scenes.tensors()[0].device
+        depths = None if render.depths is None else render.depths.to(device)
+        images = render.colors.movedim(-1, -3).to(device)
+        return RenderOutput(images=images, alphas=render.alphas.to(device), depths=depths)
+
+    def normals(self, scenes: Scenes, cameras: Cameras, *, size: int) -> Float[Tensor, "batch view height width 3"]:
+        """Unit normals, world axes: the Gaussians' shortest axes, each turned to the camera's side, blended; 0 where
+        nothing is hit.
+
+        Args:
+            scenes: ``[B, ...]``.
+            cameras: ``[B, V]``.
+            size: width and height in pixels.
+
+        Raises:
+            ValueError: for scenes that are no Gaussians.
+        """
+        blended = self._splat(scenes, cameras, size=size, normals=True).normals
+        assert blended is not None
+        return normalize(blended.to(scenes.tensors()[0].device), dim=-1, eps=1e-20)
+
+    def _splat(
+        self,
+        scenes: Scenes,
+        cameras: Cameras,
+        *,
+        size: int,
+        backgrounds: Tensor | None = None,
+        depth: bool = False,
+        normals: bool = False,
+    ) -> Render:
         if not isinstance(scenes, Gaussians):
             raise ValueError(f"SplattingRenderer: expected scenes of Gaussians, got {type(scenes).__name__}")
         from rasterizer import rasterize  # the compiled core loads when the first picture is drawn
@@ -70,7 +106,7 @@ class SplattingRenderer:
         if without_core or (config.backend == "cpu" and device.type != "cpu"):
             # There is no compiled core for this device: networks stay on it, scenes go to the CPU core and back.
             scenes, cameras = scenes.map(Tensor.cpu), cameras.map(Tensor.cpu)
-        render = rasterize(
+        return rasterize(
             scenes.means,
             scenes.quats,
             scenes.scales,
@@ -80,14 +116,12 @@ class SplattingRenderer:
             cameras.Ks(size, size),
             size,
             size,
-            backgrounds=backgrounds.to(scenes.means.device),
+            backgrounds=None if backgrounds is None else backgrounds.to(scenes.means.device),
             near_plane=config.near_plane,
             far_plane=config.far_plane,
             eps2d=config.eps2d * (size / self.training_size) ** 2,
             antialiased=config.antialiased,
             depth=depth,
+            normals=normals,
             backend=config.backend,
         )
-        depths = None if render.depths is None else render.depths.to(device)
-        images = render.colors.movedim(-1, -3).to(device)
-        return RenderOutput(images=images, alphas=render.alphas.to(device), depths=depths)

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cgsgan import load_generator
 from cgsgan.cli import main
-from cgsgan.cli.render import parse_seeds
+from cgsgan.cli.render_arguments import parse_background, parse_seeds
 from cgsgan.config import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,22 @@ def test_render_and_info(run_folder: Path, capsys: pytest.CaptureFixture[str], t
     assert "0.0 kimg" in out
 
 
+def test_films_from_the_command_line(run_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    small = ["--frames", "4", "--size", "16", "--out", str(tmp_path)]
+    shown = ["--seeds", "0-1", "--path", "spiral", "--show", "color", "normal", "--background", "#102030"]
+    assert main(["render", str(run_folder), *shown, *small]) == 0  # an option of films asks for one
+    assert main(["render", str(run_folder), "--seeds", "0-2", "--walk", "--turntable", "png", *small]) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"turntable-color-normal.webp", "walk"}
+    with Image.open(tmp_path / "turntable-color-normal.webp") as film:
+        assert film.size == (4 * 18 + 2, 20)
+        corner = film.convert("RGB").getpixel((0, 0))
+    assert max(abs(a - b) for a, b in zip(corner, (16, 32, 48))) <= 4  # WebP stores colour at half the resolution
+    assert sorted(p.name for p in (tmp_path / "walk").iterdir()) == [f"0000{index}.png" for index in range(4)]
+    said = capsys.readouterr()
+    assert f"wrote {tmp_path / 'walk'}: 4 frames, 0.2 s" in said.out
+    assert said.err.splitlines()[-1] == "frames of walk: 4/4"  # a pipe gets plain lines
+
+
 def test_resume_continues_and_refuses_another_experiment(run_folder: Path, capsys: pytest.CaptureFixture[str]):
     for images, arguments in ((24, ["--resume", str(run_folder)]), (32, ["--out", str(run_folder), "--resume"])):
         assert main(["train", *arguments, "--training.kimg", str(images / 1000)]) == 0
@@ -102,6 +119,15 @@ def test_a_truncated_checkpoint_is_refused(run_folder: Path, capsys: pytest.Capt
         (["render", "nowhere"], ["nowhere", "no such file or folder"]),
         (["render", "nowhere", "--seeds", "a-b"], ["--seeds: expected", "'a-b'"]),
         (["render", "nowhere", "--size", "3"], ["--size: expected 8 to 8192"]),
+        (["render", "nowhere", "--fps", "nan"], ["--fps: expected 0.1 to 240, got nan"]),
+        (["render", "nowhere", "--frames", "0"], ["--frames: expected 1 to 100000, got 0"]),
+        (["render", "nowhere", "--pitch", "90"], ["--pitch: expected -89 to 89 degrees"]),
+        (["render", "nowhere", "--show", "depth", "depth"], ["--show: expected", "each at most once"]),
+        (["render", "nowhere", "--background", "1,2,256"], ["--background: expected white", "'1,2,256'"]),
+        (
+            ["render", "nowhere", "--background", "transparent", "--turntable", "mp4"],
+            ["in mp4 holds none; take webp or png"],
+        ),
         (["info", "README.md"], ["README.md", "not a readable safetensors file"]),
         (["train", "--data.path", "nowhere.zip"], ["nowhere.zip"]),
         (["train", "--data.resolution", "128"], ["--data.resolution 128", "set --resolution only"]),
@@ -138,6 +164,15 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0
+
+
+def test_backgrounds():
+    assert parse_background("transparent") is None
+    assert parse_background("black") == (0.0, 0.0, 0.0)
+    assert parse_background("#ff0033") == parse_background("255, 0, 51") == (1.0, 0.0, 0.2)
+    for bad in ("", "red", "#ff003", "1,2", "-1,2,3", "1,2,3,4", "0.5,0,0"):
+        with pytest.raises(ValueError, match="--background: expected"):
+            parse_background(bad)
 
 
 def test_seed_lists():

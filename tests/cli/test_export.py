@@ -10,7 +10,7 @@ import torch
 from cgsgan import load_generator
 from cgsgan.cli import main
 from cgsgan.cli.export import parse_fraction
-from cgsgan.export import ExportOptions, read_sh_rest, read_splats, write_ply, write_splats
+from cgsgan.export import ExportOptions, read_sh_rest, read_splat_page, read_splats, write_ply, write_splats
 from cgsgan.export.formats import FORMATS
 from cgsgan.gallery import latents_from_seeds
 from tests.export.round_trips import random_scene, worst_errors
@@ -79,6 +79,24 @@ def test_harmonics_stay_from_ply_to_ply_and_are_told_elsewhere(
     assert torch.equal(kept, sh)
     assert main(["export", str(tmp_path / "a.ply"), str(tmp_path / "b.splat")]) == 0
     assert "degree 1 to 2 are dropped" in capsys.readouterr().err
+
+
+def test_render_writes_a_page_of_all_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator, path = load_generator(), tmp_path / "new" / "heads.html"
+    arguments = ["render", "--seeds", "2,5", "--psi", "0.7", "--html", str(path), "--background", "black"]
+    assert main(arguments) == 0
+    assert f"wrote {path}: {path.stat().st_size:,} bytes" in capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == [path.parent]
+    assert 'value="#000000"' in path.read_text(encoding="utf-8")
+    for (name, head), seed in zip(read_splat_page(path), (2, 5)):
+        made = generator(latents_from_seeds([seed], generator.z_dim), truncation_psi=0.7).gaussians.scene(0)
+        assert name == f"seed-000{seed}"
+        kept = made.scales[made.opacities >= 1 / 255]
+        dilated = torch.hypot(kept, torch.tensor(generator.dilation)).sum()
+        assert head.scales.sum().item() == pytest.approx(dilated.item(), rel=1e-5)
+    fails(["render", "--html", str(tmp_path / "a.htm")], capsys, "a.htm: expected a file that ends in .html")
+    fails(["render", "--html", str(path), "--seeds", "0-64"], capsys, "--html: a page holds up to 64 heads, got 65")
+    fails([*arguments[:-1], "transparent"], capsys, "a page has a background")
 
 
 def test_mistakes_give_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,7 @@ def test_describe(tmp_path: Path, suffix: str) -> None:
     told = dict(describe_splats(tmp_path / f"a{suffix}"))
     assert told["format"] == FORMATS[suffix].name
     assert told["splats"] == "200"
-    assert told["axes"].split()[0] == ("opengl" if suffix in (".spz", ".glb", ".gltf") else "opencv")
+    assert told["axes"].split()[0] == ("opengl" if suffix in (".spz", ".glb", ".gltf", ".html") else "opencv")
     low, high = (float(v) for v in told["x range"].split(" .. "))
     assert low == pytest.approx(-0.4858, abs=1e-3)
     assert high == pytest.approx(0.4971, abs=1e-3)

@@ -25,13 +25,16 @@ def tetrahedron() -> Mesh:
 def test_files_open_with_their_triangles_and_colors(tmp_path: Path, suffix: str):
     mesh, path = tetrahedron(), tmp_path / f"head{suffix}"
     write_mesh(path, mesh)
-    loaded = trimesh.load(path, process=False, force="mesh")
+    [loaded] = trimesh.load_scene(path, process=False).geometry.values()
     np.testing.assert_allclose(loaded.vertices, mesh.vertices.numpy(), atol=1e-6)
     assert loaded.faces.tolist() == mesh.faces.tolist()
     assert loaded.is_watertight
     assert loaded.volume == pytest.approx(0.0265, rel=0.2)
-    colors = linear_from_srgb(mesh.colors) if suffix == ".glb" else mesh.colors  # as the formats define them
-    np.testing.assert_allclose(loaded.visual.vertex_colors[:, :3] / 255, colors.numpy(), atol=1 / 250)
+    if suffix == ".glb":  # linear, as the format defines them; beside a material trimesh keeps them as an attribute
+        found, expected = loaded.visual.vertex_attributes["color"], linear_from_srgb(mesh.colors)
+    else:
+        found, expected = loaded.visual.vertex_colors[:, :3] / 255, mesh.colors
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-7 if suffix == ".glb" else 1 / 250)
 
 
 def test_normals_point_outward():
@@ -62,6 +65,14 @@ def test_glb_has_the_layout_of_its_specification(tmp_path: Path):
     document = json.loads(blob[20 : 20 + json_length])
     assert document["buffers"][0]["byteLength"] == len(blob) - 28 - json_length
     assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
+    [primitive], [material] = document["meshes"][0]["primitives"], document["materials"]
+    assert primitive["material"] == 0
+    # The default material would be a metal: black where nothing is mirrored.
+    assert material["pbrMetallicRoughness"] == {
+        "baseColorFactor": [1, 1, 1, 1],
+        "metallicFactor": 0,
+        "roughnessFactor": 1,
+    }
     place = document["accessors"][0]
     np.testing.assert_allclose((place["min"], place["max"]), ([-0.1, -0.2, -0.3], [0.3, 0.4, 0.5]), atol=1e-7)
 

@@ -32,6 +32,16 @@ def random_scene(count: int = 50, seed: int = 0) -> Gaussians:
     )
 
 
+def test_blocks_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scene, rest = random_scene(50), torch.randn(50, 8, 3)
+    files = []
+    for block in (7, 25, 1000):
+        monkeypatch.setattr("cgsgan.export.ply.BLOCK", block)
+        files.append(tmp_path / f"{block}.ply")
+        assert write_ply(files[-1], scene, prune=0.5, extra_dilation=0.01, sh_rest=rest) < 50
+    assert len({path.read_bytes() for path in files}) == 1
+
+
 def ply_bytes(names: list[str], rows: np.ndarray, *, kind: str = "float", extra: str = "") -> bytes:
     header = f"ply\nformat binary_little_endian 1.0\n{extra}element vertex {len(rows)}\n"
     header += "".join(f"property {kind} {name}\n" for name in names) + "end_header\n"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cgsgan.latents.paths import closed_walk, mix_styles, slerp
+from cgsgan.latents.paths import closed_walk, lerp_weights, mix_styles, slerp
 
 
 def test_a_walk_passes_through_its_stations_and_closes():
@@ -43,3 +43,14 @@ def test_mixing_takes_the_rows_that_were_asked_for():
     mixed = mix_styles(first, second, slice(1, 3))
     assert mixed[:, :, 0].tolist() == [[0, 1, 1, 0]] * 2
     assert float(first.sum()) == 0
+
+
+def test_weights_are_joined_on_a_straight_line_and_counters_are_left_alone():
+    first, second = (torch.nn.BatchNorm1d(2) for _ in range(2))
+    with torch.no_grad():
+        second.weight.copy_(torch.tensor([3.0, 5.0]))
+        second.num_batches_tracked.add_(4)
+    between = lerp_weights(first, second, 0.25)
+    assert between.get_parameter("weight").tolist() == [1.5, 2.0]
+    assert int(between.get_buffer("num_batches_tracked")) == 0
+    assert first.weight.tolist() == [1, 1]

@@ -1,10 +1,11 @@
 """The CUDA kernels against the float64 reference: images and every gradient, by name.
 
-As in ``test_cpu_gradients``, pixels where float32 falls on the other side of a step than float64 are counted and left
-out of the loss. Kernels run emulated on the CPU and, where there is one, on a GPU.
+Kernels run emulated on the CPU and, where there is one, on a GPU.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
@@ -12,62 +13,11 @@ from torch import Tensor
 
 from rasterizer import cuda_stages
 from rasterizer.cuda_sorting import choose_key_type
-from rasterizer.reference import rasterize_reference
+from tests.rasterizer.comparison import DEPTH_GRADIENT_TOLERANCE, TOLERANCE, compare, make_arguments
 from tests.rasterizer.cuda_devices import DEVICES, RASTERIZERS
 from tests.rasterizer.scenes import SCENE_KINDS, make_backgrounds, make_cameras, make_scene
-from tests.rasterizer.test_cpu_gradients import FLIP, SMALL, make_arguments, run
-
-# Worst observed over all cases on the emulation.
-MAX_FLIPPED = 0.002  # of all pixels; observed none
-IMAGE_TOLERANCE = 2e-5  # observed 3.2e-6 (colors), 9.9e-6 (alphas)
-DEPTH_TOLERANCE = 2e-4  # observed 4.3e-5, where alpha is 1/255 and 1 - T has lost 8 of its 24 bits
-# Relative L2 error of a gradient.
-TOLERANCE = 4e-5  # observed 1.9e-5 (opaque, backgrounds)
-DEPTH_GRADIENT_TOLERANCE = 1e-3  # observed 3.1e-4 (tiny, means): expected depth divides by alphas of 1/255
 
 pytestmark = pytest.mark.parametrize("device", DEVICES)
-
-
-def compare(
-    device: str,
-    arguments: dict[str, Tensor],
-    *,
-    tolerance: float = TOLERANCE,
-    depth_tolerance: float = DEPTH_GRADIENT_TOLERANCE,
-    width: int,
-    height: int,
-    deterministic: bool = True,
-    **options: object,
-) -> None:
-    options |= {"width": width, "height": height}
-    ours = run(RASTERIZERS[device], arguments, torch.float32, deterministic=deterministic, **options)
-    truth = run(rasterize_reference, arguments, torch.float64, **options)
-
-    flipped = ((ours.colors - truth.colors).abs().amax(-1, keepdim=True) > FLIP) | (
-        (ours.alphas - truth.alphas).abs() > FLIP
-    )
-    assert flipped.double().mean() <= MAX_FLIPPED
-    same = ~flipped
-    assert ((ours.colors - truth.colors) * same).abs().max() < IMAGE_TOLERANCE
-    assert ((ours.alphas - truth.alphas) * same).abs().max() < IMAGE_TOLERANCE
-    assert ((ours.depths - truth.depths) * same).abs().max() < DEPTH_TOLERANCE
-    assert ours.info["nonfinite"] == truth.info["nonfinite"]
-
-    random = torch.Generator().manual_seed(2)
-    weights = [
-        same * torch.randn(out.shape, generator=random, dtype=torch.float64)
-        for out in (truth.colors, truth.alphas, truth.depths)
-    ]
-    none = [torch.zeros_like(weight) for weight in weights]
-    for label, chosen, limit in (
-        ("image", [*weights[:2], none[2]], tolerance),
-        ("depth", [*none[:2], weights[2] * truth.alphas.detach()], depth_tolerance),
-    ):
-        found, expected = ours.gradients(chosen), truth.gradients(chosen)
-        for name, gradient in found.items():
-            assert gradient.isfinite().all(), (label, name)
-            error = (gradient - expected[name]).norm() / expected[name].norm().clamp(min=SMALL)
-            assert error < limit, (label, name, float(error))
 
 
 def shorten_quats(arguments: dict[str, Tensor]) -> None:
@@ -88,6 +38,7 @@ def compare_kind(
     height: int = 37,
     tolerance: float = TOLERANCE,
     depth_tolerance: float = DEPTH_GRADIENT_TOLERANCE,
+    deterministic: bool = True,
     **options: object,
 ) -> None:
     arguments = make_arguments(kind, count, channels, sh_degree, width, height)
@@ -97,8 +48,8 @@ def compare_kind(
         # A needle of 3 by 1e-5 by 1e-5 passes the camera: float32 knows its width to 4 digits. Observed 3.4e-4, 6.6e-4.
         tolerance, depth_tolerance = 50 * tolerance, 4 * depth_tolerance
     compare(
-        device, arguments, sh_degree=sh_degree, width=width, height=height, tolerance=tolerance,
-        depth_tolerance=depth_tolerance, **options,
+        partial(RASTERIZERS[device], deterministic=deterministic), arguments, sh_degree=sh_degree, width=width,
+        height=height, tolerance=tolerance, depth_tolerance=depth_tolerance, **options,
     )  # fmt: skip
 
 
@@ -149,7 +100,7 @@ def test_many_views(device: str):
     scene = make_scene("normal", batch=2, count=12, seed=3)
     cameras = make_cameras(batch=2, views=35, width=19, height=21, seed=1)
     backgrounds = {"backgrounds": make_backgrounds(batch=2, views=35)}
-    compare(device, {**scene, **cameras, **backgrounds}, width=19, height=21)
+    compare(RASTERIZERS[device], {**scene, **cameras, **backgrounds}, width=19, height=21)
 
 
 @pytest.mark.parametrize("channels", [3, 6])
