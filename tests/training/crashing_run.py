@@ -45,13 +45,15 @@ def train(folder: Path, kimg: float, *, slow_saves: bool) -> int:
             plain(path)
 
         checkpoint._sync = slow
-    plain_train = Trainer.train
+    plain_step = Trainer.train_step
 
-    def train_marked(trainer: Trainer) -> signal.Signals | None:
-        marker(folder).touch()
-        return plain_train(trainer)
+    def step_marked(trainer: Trainer) -> dict[str, torch.Tensor]:
+        if trainer.accelerator.is_main_process:
+            with marker(folder).open("ab") as steps:
+                steps.write(b".")
+        return plain_step(trainer)
 
-    Trainer.train = train_marked
+    Trainer.train_step = step_marked
     run = RunFolder(folder)
     received = experiment.train(crash_config(kimg), run, resume=run.config.is_file()).stopped_by
     return 0 if received is None else exit_code(received)
@@ -92,18 +94,26 @@ def wait_for(processes: list[int]) -> list[int]:
 
 
 def marker(folder: Path) -> Path:
-    """There once a life has come to training."""
-    return folder.with_name(f"{folder.name}.training")
+    """Holds a byte for each step that a life has begun."""
+    return folder.with_name(f"{folder.name}.steps")
 
 
-def killed_life(folder: Path, kimg: float, world: int, *, seconds: float, victim: int, early: bool) -> list[int]:
+def begun_steps(folder: Path) -> int:
+    return marker(folder).stat().st_size if marker(folder).exists() else 0
+
+
+def lives(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def killed_life(folder: Path, kimg: float, world: int, *, steps: int, seconds: float, victim: int) -> list[int]:
     """Start all processes, kill one of them after a while, let the others see it, end them; gives their exit codes.
 
-    The clock runs from the start of training, however busy the machine is; ``early``: from the fork.
+    The while is a number of begun steps and then a time, so that lives get as far on a busy machine as on a quiet one.
     """
     marker(folder).unlink(missing_ok=True)
     processes = start_all(folder, kimg, world, slow_saves=True)
-    while not early and not marker(folder).exists():
+    while begun_steps(folder) < steps and all(map(lives, processes)):
         time.sleep(0.002)
     time.sleep(seconds)
     os.kill(processes[victim], signal.SIGKILL)
@@ -133,23 +143,33 @@ def import_lazy_parts() -> None:
     importlib.import_module("rasterizer.backend")
 
 
-def main(out: Path, kills: int, world: int, kimg: float, seconds: float) -> None:
+def seconds_per_step(folder: Path, kimg: float, world: int) -> tuple[list[int], float]:
+    """An uninterrupted run; gives its exit codes and what a step took, with its share of checkpoints."""
+    processes = start_all(folder, kimg, world, slow_saves=False)
+    while not marker(folder).exists() and all(map(lives, processes)):
+        time.sleep(0.002)
+    begun = time.perf_counter()
+    codes = wait_for(processes)
+    return codes, (time.perf_counter() - begun) / max(1, begun_steps(folder))
+
+
+def main(out: Path, kills: int, world: int, kimg: float) -> None:
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)  # a process that cannot open its log would leave the others waiting for it
     import_lazy_parts()
     os.environ["CGSGAN_CACHE"] = str(out / "cache")
     chance = random.Random(f"{kills} kills of {world}")
     begun = time.perf_counter()
-    report: dict[str, object] = {"whole": wait_for(start_all(out / "whole", kimg, world, slow_saves=False))}
+    whole, pace = seconds_per_step(out / "whole", kimg, world)
+    report: dict[str, object] = {"whole": whole, "seconds_per_step": pace}
     folder = out / "killed"
-    lives, leftovers, moments = [], [], []
+    ends, leftovers, moments = [], [], []
     for _ in range(kills):
-        wait, victim = chance.uniform(0, seconds), chance.randrange(world)
-        early = chance.random() < 0.2
-        lives.append(killed_life(folder, kimg, world, seconds=wait, victim=victim, early=early)[victim])
+        steps, wait, victim = chance.randrange(5), chance.uniform(0, 3 * pace), chance.randrange(world)
+        ends.append(killed_life(folder, kimg, world, steps=steps, seconds=wait, victim=victim)[victim])
         leftovers.append([path.name for path in (folder / "checkpoints").glob(".*")])
         moments.append(newest(folder))
-    report |= {"lives": lives, "leftovers": leftovers, "moments": moments}
+    report |= {"lives": ends, "leftovers": leftovers, "moments": moments}
     report["stopped"] = stopped_life(folder, kimg, world, victim=world - 1)
     report["last"] = wait_for(start_all(folder, kimg, world, slow_saves=False))
     report["seconds"] = time.perf_counter() - begun
@@ -157,4 +177,4 @@ def main(out: Path, kills: int, world: int, kimg: float, seconds: float) -> None
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
