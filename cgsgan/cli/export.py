@@ -105,9 +105,8 @@ def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
     psi = 1.0 if arguments.psi is None else arguments.psi
     if not math.isfinite(psi):
         raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {psi}")
-    path = None if arguments.source == "shipped" else Path(arguments.source)
     return export_head(
-        load_generator(path, best=arguments.best),
+        load_generator(arguments.source, best=arguments.best),
         arguments.out,
         options,
         seed=arguments.seed,

@@ -32,7 +32,10 @@ def run(argv: list[str]) -> int:
 
     from cgsgan.gallery import choose_heads, generate_scenes
     from cgsgan.generators import load_generator
+    from cgsgan.training.checkpoint import means_shipped
 
+    if means_shipped(arguments.checkpoint):
+        arguments = replace(arguments, checkpoint=None)
     generator = load_generator(arguments.checkpoint, best=arguments.best)
     arguments = _resolve(arguments)
     names, z = choose_heads(generator, seeds, otherwise=range(8))

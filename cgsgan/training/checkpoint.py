@@ -34,6 +34,7 @@ TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
 BEST_FILE = "best.json"
 SHIPPED_FILE = Path(__file__).parents[1] / "assets" / GENERATOR_FILE
+SHIPPED_NAME = "shipped"
 """The generator that comes with the package."""
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 
@@ -190,16 +191,23 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("kimg-*") if (path / STATE_FILE).is_file())
 
 
+def means_shipped(path: Path | str | None) -> bool:
+    """Whether the generator that comes with the package is meant: no path, or "shipped" where nothing has that name."""
+    return path is None or (str(path) == SHIPPED_NAME and not Path(path).exists())
+
+
 def find_generator(path: Path | str | None, *, best: bool = False) -> Path:
     """The generator file of a run folder (its newest checkpoint), a checkpoint folder, or the file itself.
 
     Args:
-        path: where to look; None means the one that comes with the package.
+        path: where to look; None or "shipped" mean the one that comes with the package.
         best: of a run folder, the checkpoint with the best score instead of the newest.
 
     Raises:
         CheckpointError: when there is none; says what was looked for.
     """
+    if means_shipped(path):
+        path = None
     if path is None and not SHIPPED_FILE.is_file():
         raise CheckpointError(
             f"no generator comes with this copy of cgsgan (looked for {SHIPPED_FILE}); name a run folder or a "

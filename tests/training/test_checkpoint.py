@@ -141,3 +141,11 @@ def test_files_are_readable_by_whom_the_umask_says(tmp_path: Path):
     finally:
         os.umask(before)
     assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o644"}
+
+
+def test_the_generator_that_comes_along_has_a_name_that_a_folder_may_take(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_generator("shipped") == find_generator(None)
+    (tmp_path / "shipped").mkdir()
+    with pytest.raises(CheckpointError, match="shipped: holds no checkpoint"):
+        find_generator("shipped")
