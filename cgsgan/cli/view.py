@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,15 @@ def run(argv: list[str]) -> int:
     explorer = Explorer(Heads(generator, arguments.inversions), most_pixels=arguments.most_pixels)
     folder = OutputFolder(arguments.out, most_bytes=arguments.most_mb << 20)
     viewer = Viewer(explorer, ViewerOptions(host=arguments.host, port=arguments.port, folder=folder))
+    asked = threading.Event()
+    # SIGTERM is what a container or a job scheduler sends; a SIGINT that the parent had ignored stays ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: asked.set())
     try:
         for line in _instructions(arguments, viewer.port):
             print(line, flush=True)
-        threading.Event().wait()
-    except KeyboardInterrupt:
+        asked.wait()
         print("\nstopped", flush=True)
     finally:
         viewer.stop()

@@ -17,9 +17,21 @@ from cgsgan.cli import main
 pytest.importorskip("viser")
 
 
-def test_it_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path):
+def default_interrupt() -> None:
+    """What a terminal's child has; that of a shell's background job ignores interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.Signals):
     command = [sys.executable, "-m", "cgsgan", "view", "--port", "0", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_interrupt,  # noqa: PLW1509  (one system call, no lock)
+    ) as process:
         watchdog = threading.Timer(120, process.kill)
         watchdog.start()
         assert process.stdout is not None
@@ -29,7 +41,7 @@ def test_it_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path):
         assert f"ssh -L {found[1]}:localhost:{found[1]}" in process.stdout.readline()
         with socket.create_connection(("127.0.0.1", int(found[1])), timeout=60):
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, errors = process.communicate()
         watchdog.cancel()
     assert process.returncode == 0
