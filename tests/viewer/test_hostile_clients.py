@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-pytest.importorskip("viser")
+pytest.importorskip("viser")  # brings websockets
+
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from cgsgan.generators import load_generator
 from cgsgan.viewer.controls import element_id
