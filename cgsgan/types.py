@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from cgsgan.field_scenes import ImplicitScenes, SdfPlanes, TriPlanes
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 Vector = Sequence[float | int]
@@ -152,65 +153,9 @@ class Gaussians:
         return Gaussians(**{name: torch.cat([getattr(p, name) for p in parts], dim) for name in names})
 
 
-@runtime_checkable
-class PlaneDecoder(Protocol):
-    """Reads what was sampled from tri-planes."""
-
-    def __call__(
-        self, features: Float[Tensor, "*batch channel"]
-    ) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch feature"]]:
-        """Mean features of the three planes to raw densities (before any activation) and colour features in [0, 1];
-        the first three are RGB.
-        """
-        ...
-
-
-@runtime_checkable
-class Refiner(Protocol):
-    """Super-resolution: what was rendered at the neural resolution, to the final picture."""
-
-    def __call__(
-        self,
-        raw_images: Float[Tensor, "batch 3 raw_height raw_width"],
-        features: Float[Tensor, "batch feature raw_height raw_width"],
-        ws: Float[Tensor, "batch num_ws w_dim"],
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """All in [-1, 1]."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TriPlanes:
-    """A batch of scenes as three axis-aligned feature planes (EG3D), with the networks that read them.
-
-    Attributes:
-        planes: features; which axes a plane has is the renderer's to know (``plane_axes``).
-        ws: the styles that the super-resolution takes.
-        decode: sampled features to density and colour.
-        refine: super-resolution; None: the rendered picture is the final one.
-    """
-
-    planes: Float[Tensor, "batch 3 channel height width"]
-    ws: Float[Tensor, "batch num_ws w_dim"]
-    decode: PlaneDecoder
-    refine: Refiner | None = None
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> TriPlanes:
-        """The same scenes with ``function`` applied to both tensors (indexing, ``detach``, ``to``...)."""
-        return replace(self, planes=function(self.planes), ws=function(self.ws))
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors in the order of the fields."""
-        return self.planes, self.ws
-
-    @staticmethod
-    def cat(parts: list[TriPlanes], dim: int = 0) -> TriPlanes:
-        """Concatenate scenes of one generator along the batch axis."""
-        planes, ws = (torch.cat([part.tensors()[i] for part in parts], dim) for i in range(2))
-        return replace(parts[0], planes=planes, ws=ws)
-
-
-Scenes = Gaussians | TriPlanes
+FieldScenes = TriPlanes | ImplicitScenes | SdfPlanes
+"""What rays are followed through."""
+Scenes = Gaussians | FieldScenes
 """What generators make and renderers draw."""
 
 

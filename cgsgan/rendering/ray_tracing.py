@@ -1,4 +1,4 @@
-"""Tri-planes along rays: two passes of samples, decoded and composited, in chunks that bound the memory."""
+"""Fields along rays: two passes of samples, decoded and composited, in chunks that bound the memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cgsgan.rendering.fields import Field
 from cgsgan.rendering.jitter import uniform_samples
 from cgsgan.rendering.marching import expected_distance, interval_weights, sample_weights
-from cgsgan.rendering.plane_sampling import PlaneSampler
 from cgsgan.rendering.ray_samples import importance_distances, stratified_distances
-from cgsgan.types import PlaneDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +42,16 @@ class RayBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class RayTracer:
-    """Follows rays through tri-planes.
+    """Follows rays through a field.
 
     Attributes:
-        sampler: reads the planes.
-        decode: sampled features to raw densities and colour features.
+        field: raw densities and colour features.
         near: see :func:`~cgsgan.rendering.ray_samples.stratified_distances`.
         far: likewise.
         counts: samples per ray of the first and of the second pass.
     """
 
-    sampler: PlaneSampler
-    decode: PlaneDecoder
+    field: Field
     near: float
     far: float
     counts: tuple[int, int]
@@ -67,7 +64,7 @@ class RayTracer:
         Distances are along the ray; where nothing is hit they are clamped to the range of all sampled distances.
 
         Args:
-            rays: of all scenes of the sampler.
+            rays: of all scenes of the field.
             points_at_once: samples in a chunk (or one ray of a scene, if that has more).
             recompute: keep no chunk for the backward pass but the rays it starts from, when there is more than one.
         """
@@ -120,8 +117,7 @@ class RayTracer:
 
     def _look(self, rays: RayBundle, distances: Tensor, first_scene: int) -> tuple[Tensor, Tensor]:
         points = rays.origins.unsqueeze(2) + distances.unsqueeze(3) * rays.directions.unsqueeze(2)
-        raw_densities, features = self.decode(self.sampler(points.flatten(1, 2), first_scene))
-        return raw_densities.view(distances.shape), features.unflatten(1, distances.shape[1:])
+        return self.field(points, rays.directions, first_scene)
 
     @staticmethod
     def _composite(

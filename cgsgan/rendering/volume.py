@@ -1,4 +1,4 @@
-"""Volume rendering of tri-planes (EG3D, Chan et al. 2022)."""
+"""Volume rendering of tri-planes (EG3D, Chan et al. 2022) and of implicit fields (pi-GAN, Chan et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cgsgan.cameras import Cameras
+from cgsgan.rendering.fields import FRONT, Field, ModulatedField, PlaneField
 from cgsgan.rendering.jitter import pixel_keys
 from cgsgan.rendering.plane_sampling import PlaneSampler
 from cgsgan.rendering.ray_tracing import RayBundle, RayTracer
 from cgsgan.rendering.rays import Rays, picture_rays
 from cgsgan.rendering.volume_settings import VolumeConfig
-from cgsgan.types import RenderOutput, Scenes, TriPlanes
+from cgsgan.types import ImplicitScenes, RenderOutput, Scenes, TriPlanes, scene_count
+
+Traceable = TriPlanes | ImplicitScenes
 
 CPU_POINTS_AT_ONCE = 1 << 16
 """Without gradients, on a CPU: what a chunk makes then stays in the cache."""
@@ -40,7 +43,7 @@ class TracedPictures:
 
 
 class VolumeRenderer:
-    """A :class:`~cgsgan.rendering.renderer.Renderer` of tri-planes.
+    """A :class:`~cgsgan.rendering.renderer.Renderer` of tri-planes and of implicit fields.
 
     It looks at the planes only: V pictures of a scene need its planes to be generated once. As it is made, a renderer
     is deterministic and uses the sample counts of inference; :meth:`for_training` gives the random one.
@@ -93,13 +96,16 @@ class VolumeRenderer:
         depth: bool = False,
     ) -> RenderOutput:
         """See :class:`~cgsgan.rendering.renderer.Renderer`."""
-        if not isinstance(scenes, TriPlanes):
-            raise ValueError(f"VolumeRenderer: expected scenes of tri-planes, got {type(scenes).__name__}")
-        resolution = size if scenes.refine is None else self.config.neural_resolution
+        if not isinstance(scenes, TriPlanes | ImplicitScenes):
+            raise ValueError(
+                f"VolumeRenderer: expected scenes of tri-planes or of implicit fields, got {type(scenes).__name__}"
+            )
+        refined = isinstance(scenes, TriPlanes) and scenes.refine is not None
+        resolution = self.config.neural_resolution if refined else size
         traced = self.trace(scenes, cameras, resolution)
         colors = backgrounds.to(traced.features)[..., None, None]
         behind = (1 - traced.alphas.movedim(-1, -3)) * colors
-        if scenes.refine is None:
+        if not refined:
             depths = traced.depths if depth else None
             return RenderOutput(images=traced.features[:, :, :3] + behind, alphas=traced.alphas, depths=depths)
         features = traced.features
@@ -122,7 +128,7 @@ class VolumeRenderer:
             raw_images=raw_images,
         )
 
-    def trace(self, scenes: TriPlanes, cameras: Cameras, resolution: int) -> TracedPictures:
+    def trace(self, scenes: Traceable, cameras: Cameras, resolution: int) -> TracedPictures:
         """Follow the rays of ``resolution`` x ``resolution`` pictures of cameras ``[batch, view]``.
 
         Raises:
@@ -131,12 +137,12 @@ class VolumeRenderer:
         batch, views = cameras.viewmats.shape[:2]
         self._check(scenes, batch, views)
         scenes = _full_precision(scenes)
-        with torch.autocast(scenes.planes.device.type, enabled=False):
-            rays = picture_rays(cameras.map(lambda t: t.to(scenes.planes)), resolution)
+        like = scenes.tensors()[0]
+        with torch.autocast(like.device.type, enabled=False):
+            rays = picture_rays(cameras.map(lambda t: t.to(like)), resolution)
             config = self.config
             tracer = RayTracer(
-                sampler=self._sampler(scenes),
-                decode=scenes.decode,
+                field=self._field(scenes),
                 near=config.near,
                 far=config.far,
                 counts=config.sample_counts(training=self.jitter_seeds is not None),
@@ -153,7 +159,7 @@ class VolumeRenderer:
         )
 
     def query(
-        self, scenes: TriPlanes, points: Float[Tensor, "batch point 3"]
+        self, scenes: Traceable, points: Float[Tensor, "batch point 3"]
     ) -> tuple[Float[Tensor, "batch point 1"], Float[Tensor, "batch point feature"]]:
         """Raw densities (see :func:`~cgsgan.rendering.marching.activate_density`) and colour features at points.
 
@@ -164,19 +170,25 @@ class VolumeRenderer:
             points: world units.
         """
         scenes = _full_precision(scenes)
-        with torch.autocast(scenes.planes.device.type, enabled=False):
-            sampler = self._sampler(scenes)
+        like = scenes.tensors()[0]
+        front = like.new_tensor(FRONT).expand(len(points), 1, 3)
+        with torch.autocast(like.device.type, enabled=False):
+            field = self._field(scenes)
             parts = [
-                scenes.decode(sampler(part.to(scenes.planes)))
+                field(part.to(like).unsqueeze(1), front, 0)
                 for part in points.split(max(1, self._points(scenes) // len(points)), dim=1)
             ]
-        return torch.cat([raw for raw, _ in parts], dim=1), torch.cat([color for _, color in parts], dim=1)
+        raw_densities = torch.cat([raw.squeeze(1).unsqueeze(-1) for raw, _ in parts], dim=1)
+        return raw_densities, torch.cat([color.squeeze(1) for _, color in parts], dim=1)
 
-    def _sampler(self, scenes: TriPlanes) -> PlaneSampler:
-        return PlaneSampler(scenes.planes, axes=self.config.plane_axes, box_size=self.config.box_warp)
+    def _field(self, scenes: Traceable) -> Field:
+        if isinstance(scenes, ImplicitScenes):
+            return ModulatedField(scenes, frontal=self.jitter_seeds is None and self.config.frontal_colors)
+        sampler = PlaneSampler(scenes.planes, axes=self.config.plane_axes, box_size=self.config.box_warp)
+        return PlaneField(sampler, scenes.decode)
 
-    def _points(self, scenes: TriPlanes) -> int:
-        if torch.is_grad_enabled() or scenes.planes.device.type != "cpu":
+    def _points(self, scenes: Traceable) -> int:
+        if torch.is_grad_enabled() or scenes.tensors()[0].device.type != "cpu":
             return self.config.points_at_once
         return min(self.config.points_at_once, CPU_POINTS_AT_ONCE)
 
@@ -190,9 +202,9 @@ class VolumeRenderer:
         origins = rays.origins.unsqueeze(2).expand_as(rays.directions)
         return RayBundle(origins=origins.flatten(1, 2), directions=rays.directions.flatten(1, 2), keys=keys)
 
-    def _check(self, scenes: TriPlanes, batch: int, views: int) -> None:
-        if len(scenes.planes) != batch:
-            raise ValueError(f"VolumeRenderer: got {len(scenes.planes)} scenes but cameras for {batch}")
+    def _check(self, scenes: Traceable, batch: int, views: int) -> None:
+        if scene_count(scenes) != batch:
+            raise ValueError(f"VolumeRenderer: got {scene_count(scenes)} scenes but cameras for {batch}")
         seeds = self.jitter_seeds
         if seeds is not None and tuple(seeds.shape) != (batch, views):
             raise ValueError(
@@ -200,15 +212,18 @@ class VolumeRenderer:
             )
 
 
-def _full_precision(scenes: TriPlanes) -> TriPlanes:
+def _full_precision(scenes: Traceable) -> Traceable:
     """Planes in float32 (or float64): less moves samples by pixels, and the decoder is small."""
-    if scenes.planes.dtype == torch.float64:
+    if scenes.tensors()[0].dtype == torch.float64:
         return scenes
-    return replace(scenes, planes=scenes.planes.float())
+    if isinstance(scenes, TriPlanes):
+        return replace(scenes, planes=scenes.planes.float())
+    return scenes.map(torch.Tensor.float)
 
 
-def _refined(scenes: TriPlanes, features: Tensor) -> Float[Tensor, "batch view 3 height width"]:
+def _refined(scenes: Scenes, features: Tensor) -> Float[Tensor, "batch view 3 height width"]:
     """Super-resolution of every picture, [0, 1] to [0, 1]; the network works in [-1, 1]."""
+    assert isinstance(scenes, TriPlanes)
     assert scenes.refine is not None
     views = features.shape[1]
     signed = features.flatten(0, 1) * 2 - 1

@@ -31,6 +31,8 @@ class VolumeConfig:
         backgrounds_behind_refined: with a super-resolution, lay pictures on the backgrounds too, by coverage; what it
             adds counts by coverage, too. Published networks paint the background into the volume, and what is asked
             for does not enter their pictures.
+        frontal_colors: outside training, colours of an implicit field that depend on the view are those seen from the
+            front, so that turntables show one thing.
         points_at_once: the memory bound: that many points are looked at together (but always a whole ray of a scene).
             Where gradients are needed and this is not enough for all, chunks are computed again in the backward pass.
     """
@@ -47,6 +49,7 @@ class VolumeConfig:
     neural_resolution: int = 64
     white_back: bool = False
     backgrounds_behind_refined: bool = False
+    frontal_colors: bool = True
     points_at_once: int = 1 << 20
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgsgan.types import Scenes, TriPlanes
+from cgsgan.types import Gaussians, Scenes
 
 
 def multiview_backward(
@@ -22,7 +22,7 @@ def multiview_backward(
     The scenes become a leaf; each view is rendered, judged and differentiated down to it, and its graph is freed
     before the next; then one backward pass runs through the generator. So memory does not grow with V and the
     generator is differentiated once. By linearity the result is the gradient of the mean of the V losses (CGS-GAN,
-    multi-view regularisation). Tri-planes carry networks that each view's pass reaches directly: there the loss of a
+    multi-view regularisation). Fields carry networks that each view's pass reaches directly: there the loss of a
     view is divided by V, not the gradient at the leaf.
 
     Args:
@@ -33,7 +33,7 @@ def multiview_backward(
         regularizer: a further scalar with a graph into the generator, or None.
     """
     leaf = scenes.map(lambda tensor: tensor.detach().requires_grad_())
-    carries_networks = isinstance(scenes, TriPlanes)
+    carries_networks = not isinstance(scenes, Gaussians)
     for view in range(views):
         loss = view_loss(leaf, view)
         (loss / views if carries_networks else loss).backward()

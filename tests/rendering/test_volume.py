@@ -260,7 +260,7 @@ def test_what_does_not_fit_is_refused():
         opacities=torch.ones(1, 1),
         colors=torch.ones(1, 1, 3),
     )
-    with pytest.raises(ValueError, match="expected scenes of tri-planes, got Gaussians"):
+    with pytest.raises(ValueError, match="expected scenes of tri-planes or of implicit fields, got Gaussians"):
         renderer(splats, frontal(), size=8, backgrounds=black())
     with pytest.raises(ValueError, match="expected scenes of Gaussians, got TriPlanes"):
         SplattingRenderer(SplattingConfig(), 8)(scenes, frontal(), size=8, backgrounds=black())

@@ -41,7 +41,7 @@ class SuperResolutionConfig:
 
 
 class SuperResolution(nn.Module):
-    """See the module; satisfies :class:`cgsgan.types.Refiner`.
+    """See the module; satisfies :class:`cgsgan.field_scenes.Refiner`.
 
     Args:
         config: sizes.

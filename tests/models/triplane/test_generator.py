@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from cgsgan.field_scenes import PlaneDecoder, Refiner
 from cgsgan.models.mapping import MappingConfig
 from cgsgan.models.presets import published_triplane_generator
 from cgsgan.models.triplane.decoder import DecoderConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
 from cgsgan.models.triplane.superresolution import SuperResolutionConfig
 from cgsgan.models.triplane.synthesis import BackboneConfig
-from cgsgan.types import PlaneDecoder, Refiner, TriPlanes
+from cgsgan.types import TriPlanes
 from tests.models.triplane import plain_networks as plain
 
 TINY = TriPlaneGeneratorConfig(
