@@ -25,7 +25,8 @@ def laplace_density(distances: Float[Tensor, "*batch"], betas: Float[Tensor, "*b
     """
     if not bool((betas > 0).all()):
         raise ValueError(f"laplace_density: expected betas > 0, got {float(betas.min())}")
-    scaled = (distances / betas).clamp(-FARTHEST, FARTHEST)
+    farthest = FARTHEST * betas.detach()
+    scaled = distances.clamp(-farthest, farthest) / betas  # before the division, which could overflow
     # Each branch sees its own side alone, so that neither overflows; at the surface both have the same slope.
     outside = torch.exp(-scaled.clamp_min(0)) / 2
     inside = 1 - torch.exp(scaled.clamp_max(0)) / 2
