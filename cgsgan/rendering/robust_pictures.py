@@ -38,7 +38,7 @@ def select_rays(rays: RayBundle, chosen: Int64[Tensor, "scene chosen"]) -> RayBu
     return RayBundle(origins=rays.origins.gather(1, index), directions=rays.directions.gather(1, index))
 
 
-def merge_groups(parts: list[Composited], groups: list[Int64[Tensor, "scene chosen"]]) -> Composited:
+def merge_groups(parts: list[Composited], groups: list[Int64[Tensor, "scene _"]]) -> Composited:
     """What groups of rays found, in the order of the rays.
 
     Args:
