@@ -68,6 +68,14 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.poses.check_use(
+            labelled=self.data.labels,
+            x_flip=self.data.x_flip,
+            lookers={
+                "discriminator.camera_conditioning": self.discriminator.camera_conditioning,
+                "generator.camera_conditioning": getattr(self.generator, "camera_conditioning", False),
+            },
+        )
         planes = self.training.planes
         if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"

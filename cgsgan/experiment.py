@@ -48,6 +48,7 @@ from cgsgan.training.compilation import compile_networks
 from cgsgan.training.curves import save_curves
 from cgsgan.training.generator_file import read_generator
 from cgsgan.training.milestones import Milestones
+from cgsgan.training.poses import PosePrior
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
@@ -81,8 +82,9 @@ def build_steps(
     set_seed(config.training.seed)
     generator = build_generator(config.generator)
     discriminator = Discriminator(config.discriminator)
-    labels = dataset.labels
-    discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
+    if config.training.poses.source == "labels":
+        labels = dataset.labels
+        discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
     if origin is not None:
         accelerator.print(start_from(origin, config, generator, discriminator))
     generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
@@ -121,7 +123,7 @@ def build_trainer(
     return Trainer(
         steps=build_steps(config, dataset, accelerator, origin),
         stream=stream,
-        labels=dataset,
+        labels=PosePrior.of(config.training.poses) or dataset,
         config=config.training,
         accelerator=accelerator,
         run=run,

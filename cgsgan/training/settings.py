@@ -9,6 +9,7 @@ from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
+from cgsgan.training.poses import PoseConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class TrainingConfig:
         loss: see LossConfig.
         augmentation: see AugmentationConfig.
         planes: see PlaneTrainingConfig.
+        poses: where the cameras of fakes come from, see PoseConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
@@ -135,6 +137,7 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    poses: PoseConfig = field(default_factory=PoseConfig)
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
