@@ -4,7 +4,7 @@ Usage: ``python benchmarks/ray_samplers.py [--size 48] [--seeds 32]``. Prints a 
 ``benchmarks/results/ray_samplers.json``. Nothing is timed; takes some minutes on one core.
 
 Three scenes of signed distance that can be written down, looked at by the renderer that trains: a ball, two parallel
-sheets of which the front one lets 37 % of the light through, and a rod three pixels thick. The proposal of every pixel
+sheets that each let about a third of the light through, and a rod three pixels thick. The proposal of every pixel
 is the weights that 1,152 samples found, summed over the bins. Random places, as in training: RMSE over pixels, colours
 and seeds; bias, the RMS of the mean over seeds less the truth (without what the spread leaves in that mean); and the
 standard deviation over seeds. At regular places, as in inference: RMSE. And what becomes of it when the proposal is

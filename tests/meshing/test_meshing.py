@@ -93,7 +93,7 @@ def test_the_zero_level_of_a_ball_has_its_volume_and_its_colors():
     assert solid.center_mass.tolist() == pytest.approx(list(center), abs=1e-3)
     torch.testing.assert_close(mesh.colors, 0.5 + mesh.vertices, rtol=0, atol=1e-5)
     nothing = sdf_scenes(lambda p: (torch.full_like(p[..., :1], 0.25), p))
-    with pytest.raises(SurfaceError, match="no surface; its signed distances are 0[.]25 to 2, all on one side of 0"):
+    with pytest.raises(SurfaceError, match=r"no surface; its signed distances are 0.25 to 2, all on one side of 0"):
         mesh_zero_level(renderer, nothing, resolution=8)
     with pytest.raises(ValueError, match="expected one scene, got 2"):
         mesh_zero_level(renderer, sdf_scenes(signed_ball(), batch=2), resolution=8)
