@@ -52,6 +52,9 @@ class LossConfig:
         knn_weight: weight of the neighbour distances of the coarsest anchors.
         knn_neighbors: how many neighbours count.
         center_weight: weight of the centre of mass of the coarsest anchors.
+        pose_weight: weight of the mean squared error (radians) of what ``discriminator.pose_head`` tells of fakes, for
+            both players; without that head it does nothing. The default is pi-GAN's.
+        latent_weight: the same for ``discriminator.latent_head``.
         blur_sigma: blur of all discriminator inputs at the start, pixels.
         blur_fade_kimg: it has faded out after this many images. 0 is off.
     """
@@ -63,6 +66,8 @@ class LossConfig:
     knn_weight: float = 20.0
     knn_neighbors: int = 64
     center_weight: float = 1.0
+    pose_weight: float = 15.0
+    latent_weight: float = 1.0
     blur_sigma: float = 10.0
     blur_fade_kimg: float = 200.0
 
@@ -171,6 +176,11 @@ class TrainingConfig:
             raise ValueError(
                 "training: expected evaluate_kimg >= 0 and evaluate_count >= 8, got "
                 f"{self.evaluate_kimg} and {self.evaluate_count}"
+            )
+        if not (self.loss.pose_weight >= 0 and self.loss.latent_weight >= 0):
+            raise ValueError(
+                "training.loss: expected pose_weight >= 0 and latent_weight >= 0, got "
+                f"{self.loss.pose_weight} and {self.loss.latent_weight}"
             )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")
