@@ -107,6 +107,8 @@ class TrainingConfig:
         planes: see PlaneTrainingConfig.
         poses: where the cameras of fakes come from, see PoseConfig.
         ema_halflife_kimg: half-life of the averaged generator.
+        ema_slow_halflife_kimg: half-life of a second averaged generator (pi-GAN keeps two); name its file in a
+            checkpoint, ``generator_slow.safetensors``, to look at it or measure it. None: there is none.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
             has its own (``discriminator.half_precision_blocks``).
@@ -144,6 +146,7 @@ class TrainingConfig:
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
     poses: PoseConfig = field(default_factory=PoseConfig)
     ema_halflife_kimg: float = 10.0
+    ema_slow_halflife_kimg: float | None = None
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
     tf32: bool = False
@@ -181,6 +184,12 @@ class TrainingConfig:
             raise ValueError(
                 "training.loss: expected pose_weight >= 0 and latent_weight >= 0, got "
                 f"{self.loss.pose_weight} and {self.loss.latent_weight}"
+            )
+        slow = self.ema_slow_halflife_kimg
+        if slow is not None and not self.ema_halflife_kimg < slow < float("inf"):
+            raise ValueError(
+                "training.ema_slow_halflife_kimg: expected more than ema_halflife_kimg, "
+                f"{self.ema_halflife_kimg:g}, or null, got {slow}"
             )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")
