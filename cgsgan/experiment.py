@@ -43,7 +43,7 @@ from cgsgan.generators import TrainedGenerator, build_generator, build_renderer,
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.scoring import Scorer
-from cgsgan.training.checkpoint import find_generator, read_training_state
+from cgsgan.training.checkpoint import find_generator, read_slow_weights, read_training_state
 from cgsgan.training.compilation import compile_networks
 from cgsgan.training.curves import save_curves
 from cgsgan.training.generator_file import read_generator
@@ -189,7 +189,8 @@ def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
     run, accelerator = trainer.run, trainer.accelerator
     checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
-        trainer.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
+        weights = read_generator(find_generator(checkpoint)).weights
+        trainer.restore(read_training_state(checkpoint), weights, read_slow_weights(checkpoint))
     elif resume:
         accelerator.print(f"{run.path}: ended before its first checkpoint; starting from its beginning")
     if accelerator.is_main_process:
