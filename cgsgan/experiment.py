@@ -30,6 +30,7 @@ from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.evaluation import GeneratorScenes, SceneSource
+from cgsgan.export.scene import ExportOptions
 from cgsgan.film import save_turntable
 from cgsgan.gallery import (
     LARGEST_TILE,
@@ -278,7 +279,7 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
         files["curves.png"] = run.curves
     if isinstance(scenes, Gaussians):
         files["head.ply"] = run.path / "head.ply"
-        save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+        save_scene(files["head.ply"], scenes.scene(0), ExportOptions(extra_dilation=generator.dilation))
     return files
 
 
