@@ -123,7 +123,7 @@ class Viewer:
             "Head": {"Random head": lambda: self._randomize("seed")},
             "Second head": {"Random second head": lambda: self._randomize("other_seed")},
             "Directions": {
-                "No directions": lambda: self._become(replace(self.state, steps=(0.0,) * limits.directions))
+                "Reset directions": lambda: self._become(replace(self.state, steps=(0.0,) * limits.directions))
             },
             "Camera": {"Front": self._to_front},
             "Save": save,
@@ -139,9 +139,6 @@ class Viewer:
 
     def _randomize(self, name: str) -> None:
         self.change(name, secrets.randbelow(RANDOM_SEEDS))
-
-    def _straighten(self) -> None:
-        self._become(replace(self.state, steps=State.start(self.explorer.limits).steps))
 
     def _to_front(self) -> None:
         start = State.start(self.explorer.limits)
@@ -224,6 +221,7 @@ class Viewer:
         state = self.state
 
         def task() -> None:
+            self.news.content = "saving ..."  # colours of a large head are fitted for some seconds
             try:
                 self.news.content = f"saved {save(self.options.folder, self.explorer, state).name}"
             except SaveRefusedError as error:
