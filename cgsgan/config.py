@@ -68,6 +68,15 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.poses.check_use(
+            labelled=self.data.labels,
+            x_flip=self.data.x_flip,
+            lookers={
+                "discriminator.camera_conditioning": self.discriminator.camera_conditioning,
+                "generator.camera_conditioning": getattr(self.generator, "camera_conditioning", False),
+            },
+        )
+        self._check_heads()
         planes = self.training.planes
         if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
@@ -76,6 +85,19 @@ class ExperimentConfig:
             raise ConfigError(
                 "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
                 "is null; set discriminator.dual: false"
+            )
+
+    def _check_heads(self) -> None:
+        """What a discriminator is to name must be there, and be one."""
+        named, z_dim = self.discriminator.latent_head, self.generator.mapping.z_dim
+        if named not in (0, z_dim):
+            raise ConfigError(
+                f"discriminator.latent_head: expected generator.mapping.z_dim, {z_dim}, or 0, got {named}"
+            )
+        if named and self.training.style_mixing > 0:
+            raise ConfigError(
+                "discriminator.latent_head names the one latent of a picture, but training.style_mixing "
+                f"{self.training.style_mixing:g} makes pictures of two; set one of them to 0"
             )
 
     def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:
@@ -164,7 +186,8 @@ def _read_merged(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid yaml ({' '.join(str(error).split())})") from None
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise ConfigError(f"{path}: not valid yaml ({reason})") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings at the top, got {type(values).__name__}")
