@@ -122,7 +122,7 @@ class Viewer:
         buttons: dict[str, dict[str, Callable[[], None]]] = {
             "Head": {"Random head": self._draw_head},
             "Second head": {"Random second head": lambda: self._randomize("other_seed")},
-            "Directions": {"No directions": self._straighten},
+            "Directions": {"Reset directions": self._straighten},
             "Camera": {"Front": self._to_front},
             "Save": save,
         }
@@ -227,6 +227,7 @@ class Viewer:
         state = self.state
 
         def task() -> None:
+            self.news.content = "saving ..."  # colours of a large head are fitted for some seconds
             try:
                 self.news.content = f"saved {save(self.options.folder, self.explorer, state).name}"
             except SaveRefusedError as error:
