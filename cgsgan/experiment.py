@@ -51,6 +51,7 @@ from cgsgan.training.milestones import Milestones
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.surface_steps import SurfaceSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
 from cgsgan.types import Gaussians
@@ -88,17 +89,20 @@ def build_steps(
     generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
     if config.training.compile:
         compile_networks([generator, discriminator], accelerator.device)
-    return AdversarialSteps(
-        generator=generator,
-        discriminator=discriminator,
-        renderer=build_renderer(config),
-        size=config.resolution,
-        loss=config.training.loss,
-        planes=config.training.planes,
-        dual=config.discriminator.dual,
-        views_apart=config.training.views_apart,
-        autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
-    )
+    parts = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "renderer": build_renderer(config),
+        "size": config.resolution,
+        "loss": config.training.loss,
+        "planes": config.training.planes,
+        "dual": config.discriminator.dual,
+        "views_apart": config.training.views_apart,
+        "autocast": lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
+    }
+    if config.generator.kind == "sdf_planes":
+        return SurfaceSteps(**parts, surface=config.training.surface)
+    return AdversarialSteps(**parts)
 
 
 def build_trainer(

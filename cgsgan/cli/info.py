@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator"}
+KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator",
+         "sdf_planes": "WYSIWYG generator of tri-planes of signed distance"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
+from cgsgan.training.surface import SurfaceTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class TrainingConfig:
         loss: see LossConfig.
         augmentation: see AugmentationConfig.
         planes: see PlaneTrainingConfig.
+        surface: of tri-planes of signed distance, see SurfaceTrainingConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
@@ -135,6 +137,7 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    surface: SurfaceTrainingConfig = field(default_factory=SurfaceTrainingConfig)
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"

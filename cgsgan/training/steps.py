@@ -20,7 +20,6 @@ from cgsgan.losses.adversarial import (
 from cgsgan.losses.density import density_smoothness
 from cgsgan.losses.gradient_penalty import r1_penalty
 from cgsgan.models.mapping import Mapping
-from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
 from cgsgan.models.triplane.resampling import resize
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.rendering.volume import VolumeRenderer
@@ -31,7 +30,7 @@ from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.regularization import regularize_anchors
 from cgsgan.training.schedules import blur, blur_sigma, neural_resolution
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import GeneratorOutput, RenderOutput, Scenes, TriPlaneOutput
+from cgsgan.types import GeneratorOutput, RenderOutput, Scenes, SdfOutput, TriPlaneOutput
 
 Stats = dict[str, Tensor]
 
@@ -70,13 +69,20 @@ class AdversarialSteps:
     @property
     def conditioned(self) -> bool:
         """Whether the generator is told cameras."""
-        config = self.generator.config
-        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+        return bool(getattr(self.generator.config, "camera_conditioning", False))
 
     @property
     def volumetric(self) -> bool:
         """Whether pictures are rendered with random samples."""
         return isinstance(self.renderer, VolumeRenderer)
+
+    def density_due(self, step_index: int, images_seen: int) -> bool:
+        """Whether density is regularised in this step."""
+        return self.planes.density_weight > 0 and step_index % self.planes.density_interval == 0
+
+    def present_reals(self, reals: JudgedImages, images_seen: int) -> JudgedImages:
+        """Real pictures as the discriminator is to see them at this moment of the run: as they are."""
+        return reals
 
     def generator_gradients(
         self,
@@ -114,9 +120,11 @@ class AdversarialSteps:
         views = range(draws.camera_labels.shape[1])
         logits: list[Tensor] = []
         kept: list[JudgedImages] = []
+        measured: list[Stats] = []
 
         def view_loss(scenes: Scenes, view: int) -> Tensor:
-            pictures = self._render(scenes, draws, view, images_seen)
+            pictures, penalty, found = self._render_view(scenes, draws, view, images_seen)
+            measured.append(found)
             if view == keep_view:
                 fakes = self._judge_for_both(pictures, images_seen)
                 kept.append(fakes)
@@ -131,10 +139,12 @@ class AdversarialSteps:
                 view_logits = self._judge(pictures, images_seen)
                 loss = self._generator_loss(view_logits, real_logits)
             logits.append(view_logits.detach())
-            return loss * share
+            return (loss if penalty is None else loss + penalty) * share
 
         def joint_loss(scenes: Scenes, _: int) -> Tensor:
-            pictures = [self._render(scenes, draws, view, images_seen) for view in views]
+            rendered = [self._render_view(scenes, draws, view, images_seen) for view in views]
+            measured.extend(found for _, _, found in rendered)
+            pictures = [view for view, _, _ in rendered]
             if keep_view is not None:
                 kept.append(pictures[keep_view].map(torch.Tensor.detach))
             seen = [self._discriminator_input(self._as_judged(view, images_seen), images_seen) for view in pictures]
@@ -143,7 +153,9 @@ class AdversarialSteps:
             joint_logits = self._discriminate([torch.cat(part) for part in zip(*seen, strict=True)], labels)
             logits.append(joint_logits.detach())
             rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
-            return self._generator_loss(joint_logits, rivals) * share
+            loss = self._generator_loss(joint_logits, rivals)
+            penalties = [penalty for _, penalty, _ in rendered if penalty is not None]
+            return (loss + torch.stack(penalties).mean() if penalties else loss) * share
 
         regularizer, stats = regularize_anchors(output, self.loss)
         if regularizer is not None:
@@ -155,6 +167,7 @@ class AdversarialSteps:
             views=len(views) if apart else 1,
             regularizer=regularizer,
         )
+        stats |= {name: torch.stack([found[name] for found in measured]).mean() for name in measured[0]}
         stats["generator_logits"] = torch.cat(logits).mean()
         return stats, kept[0] if kept else None
 
@@ -169,7 +182,7 @@ class AdversarialSteps:
         renderer = self.renderer
         assert isinstance(renderer, VolumeRenderer), "only tri-planes have a density"
         with self.autocast():
-            scenes = self.generator(draws.z, **_told(draws.told_labels)).scenes
+            scenes = self.generator(draws.z, **told_cameras(draws.told_labels)).scenes
         difference = density_smoothness(lambda points: renderer.query(scenes, points)[0], draws.points, draws.offsets)
         (difference * (planes.density_weight * planes.density_interval)).backward()
         return {"density": difference.detach()}
@@ -252,8 +265,8 @@ class AdversarialSteps:
         for parameter in self._judging_weights:
             parameter.requires_grad_(not frozen)
 
-    def _generate(self, draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput:
-        update, told = self.generator.training, _told(draws.told_labels)
+    def _generate(self, draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput | SdfOutput:
+        update, told = self.generator.training, told_cameras(draws.told_labels)
         with self.autocast():
             if draws.mixed_z is None or draws.crossovers is None:
                 return self.generator(draws.z, update_w_average=update, **told)
@@ -263,6 +276,12 @@ class AdversarialSteps:
             rows = torch.arange(first.shape[1], device=first.device)
             keep = rows < draws.crossovers[:, None]
             return self.generator(ws=torch.where(keep[:, :, None], first, second))
+
+    def _render_view(
+        self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int
+    ) -> tuple[JudgedImages, Tensor | None, Stats]:
+        """One view of every scene, and what it costs the generator beside being judged: nothing here."""
+        return self._render(scenes, draws, view, images_seen), None, {}
 
     def _render(self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int) -> JudgedImages:
         """One view of every scene; with what was before super-resolution, if that is judged."""
@@ -328,6 +347,6 @@ class AdversarialSteps:
         return replace(cut, logits=logits)
 
 
-def _told(labels: Tensor | None) -> dict[str, Tensor]:
+def told_cameras(labels: Tensor | None) -> dict[str, Tensor]:
     """The argument for a generator that is told cameras; none for others."""
     return {} if labels is None else {"camera_labels": labels}

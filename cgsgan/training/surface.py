@@ -20,7 +20,7 @@ class SurfaceTrainingConfig:
         low_samples: uniform samples per ray in these stages; None: as many as there are bins (``rendering.bins``).
         sampler_kimg: from here on the sampler is trained, too.
         full_kimg: from here on pictures are rendered at full size with the sampler's few samples.
-        fade_kimg: so long the detail that small pictures lack comes in, in real and generated ones alike.
+        fade_kimg: so long detail that small pictures lack comes in, in real and generated ones alike.
         proposal_weight: of the sampler's cross entropy; its gradients reach the sampler alone.
         patch_size: side in pixels of the random patch of the full picture that it is taught by.
         tightness_weight: of log(mean beta / target)^2. 0 is off.
@@ -29,7 +29,7 @@ class SurfaceTrainingConfig:
         beta_from_kimg: ... from here on ...
         beta_kimg: ... to here.
         density_kimg: so long ``training.planes.density_weight`` holds: smoothness is for the early stage.
-        eikonal_weight: of (|gradient of the distance| - 1)^2 at the points of that regulariser; not published. 0 is off.
+        eikonal_weight: of (|gradient of the distance| - 1)^2 at the points of that regulariser; not published.
         audit_factor: as many times more samples have the pictures that those of the sampler are compared with whenever
             there is a contact sheet. 0: they are not.
     """
@@ -88,7 +88,7 @@ class SurfaceTrainingConfig:
         return "sampler" if images_seen >= self.sampler_kimg * 1000 else "low"
 
     def detail(self, images_seen: int) -> float:
-        """Share of the detail beyond ``low_resolution`` that the discriminator sees: 0, from ``full_kimg`` on up to 1."""
+        """Share of the detail beyond ``low_resolution`` that the discriminator is shown: from ``full_kimg`` on it rises."""
         passed = images_seen - self.full_kimg * 1000
         if passed < 0 or self.fade_kimg == 0:
             return float(passed >= 0)

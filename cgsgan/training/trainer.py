@@ -163,10 +163,10 @@ class Trainer:
             self.augmenter.begin_step(self.step_index)
         draws, fresh = self.batches.fakes(self.step_index, self.rollbacks, seen)
         keep = self.step_index % config.views_per_scene if fresh is None else None
-        reals = self.batches.reals(self.step_index, self.rollbacks)
+        reals = self.steps.present_reals(self.batches.reals(self.step_index, self.rollbacks), seen)
         stats, fakes = self._gradients.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
-        if config.planes.density_weight > 0 and self.step_index % config.planes.density_interval == 0:
+        if self.steps.density_due(self.step_index, seen):
             stats |= self._gradients.density_gradients(self.batches.density(self.step_index, self.rollbacks))
             stats["density_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:

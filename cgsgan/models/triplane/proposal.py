@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -55,8 +56,8 @@ class ProposalConfig:
         steps = max(size // self.probe_resolution, 1).bit_length() - 1
         if self.probe_resolution << steps != size:
             raise ValueError(
-                f"proposal.probe_resolution: {self.probe_resolution} px doubled over and over never give the resolution "
-                f"of {size} px"
+                f"proposal.probe_resolution: {self.probe_resolution} px doubled again and again never give the "
+                f"resolution of {size} px"
             )
         return steps
 
@@ -82,7 +83,7 @@ class ProposalNetwork(nn.Module):
             nn.ModuleList([_conv(config.channels, config.channels) for _ in range(2)]) for _ in range(config.blocks)
         )
         widths = [config.channels] + [fine] * config.doublings(size)
-        self.fine = nn.ModuleList(_conv(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True))
+        self.fine = nn.ModuleList(_conv(before, after) for before, after in pairwise(widths))
         self.out = nn.Conv2d(widths[-1], config.bins, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]

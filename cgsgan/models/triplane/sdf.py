@@ -1,5 +1,5 @@
-"""WYSIWYG's generator: latents (and cameras) to tri-planes of signed distance (Trevithick et al. 2024, arXiv 2401.02411),
-with the network that proposes where along rays to look at them; for any size.
+"""WYSIWYG's generator: latents (and cameras) to tri-planes of signed distance, with the network that proposes where
+along rays to look at them (Trevithick et al. 2024, arXiv 2401.02411); for any size.
 """
 
 from __future__ import annotations
