@@ -20,6 +20,7 @@ import yaml
 from cgsgan.data.dataset import DataConfig
 from cgsgan.models.discriminator import DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
 from cgsgan.rendering.splatting import SplattingConfig
 from cgsgan.rendering.volume import VolumeConfig
@@ -27,7 +28,7 @@ from cgsgan.training.settings import TrainingConfig
 
 T = TypeVar("T")
 
-DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume"}
+DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "implicit": "volume"}
 """What renders the scenes of each kind of generator."""
 
 
@@ -43,16 +44,18 @@ class ExperimentConfig:
         name: default name of the run folder.
         resolution: image size in pixels: data, discriminator, renderer and generator follow it.
         data: where images and labels come from.
-        generator: latents to scenes; its ``kind`` says which: ``gaussians`` or ``triplanes``.
+        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes`` or ``implicit``.
         discriminator: images and labels to logits.
-        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` tri-planes.
+        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` the others.
         training: losses, optimiser, length.
     """
 
     name: str = "cgsgan"
     resolution: int = 512
     data: DataConfig = field(default_factory=DataConfig)
-    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig = field(default_factory=GaussianGeneratorConfig)
+    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig = field(
+        default_factory=GaussianGeneratorConfig
+    )
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     rendering: SplattingConfig | VolumeConfig = field(default_factory=SplattingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator"}
+KINDS = {
+    "gaussians": "CGS-GAN generator",
+    "triplanes": "EG3D tri-plane generator",
+    "implicit": "pi-GAN implicit generator",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from cgsgan.losses.adversarial import (
 from cgsgan.losses.density import density_smoothness
 from cgsgan.losses.gradient_penalty import r1_penalty
 from cgsgan.models.mapping import Mapping
-from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
 from cgsgan.models.triplane.resampling import resize
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.rendering.volume import VolumeRenderer
@@ -31,7 +30,7 @@ from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.regularization import regularize_anchors
 from cgsgan.training.schedules import blur, blur_sigma, neural_resolution
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import GeneratorOutput, RenderOutput, Scenes, TriPlaneOutput
+from cgsgan.types import RenderOutput, SceneOutput, Scenes
 
 Stats = dict[str, Tensor]
 
@@ -70,8 +69,7 @@ class AdversarialSteps:
     @property
     def conditioned(self) -> bool:
         """Whether the generator is told cameras."""
-        config = self.generator.config
-        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+        return bool(getattr(self.generator.config, "camera_conditioning", False))
 
     @property
     def volumetric(self) -> bool:
@@ -252,7 +250,7 @@ class AdversarialSteps:
         for parameter in self._judging_weights:
             parameter.requires_grad_(not frozen)
 
-    def _generate(self, draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput:
+    def _generate(self, draws: FakeDraws) -> SceneOutput:
         update, told = self.generator.training, _told(draws.told_labels)
         with self.autocast():
             if draws.mixed_z is None or draws.crossovers is None:
