@@ -20,6 +20,7 @@ import yaml
 from cgsgan.data.dataset import DataConfig
 from cgsgan.models.discriminator import DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
 from cgsgan.models.triplane.sdf import SdfGeneratorConfig
 from cgsgan.rendering.robust_settings import RobustConfig
@@ -29,7 +30,7 @@ from cgsgan.training.settings import TrainingConfig
 
 T = TypeVar("T")
 
-DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "sdf_planes": "robust"}
+DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "implicit": "volume", "sdf_planes": "robust"}
 """What renders the scenes of each kind of generator."""
 
 
@@ -45,18 +46,18 @@ class ExperimentConfig:
         name: default name of the run folder.
         resolution: image size in pixels: data, discriminator, renderer and generator follow it.
         data: where images and labels come from.
-        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes`` or
+        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes``, ``implicit`` or
             ``sdf_planes``.
         discriminator: images and labels to logits.
-        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` tri-planes, ``robust`` those of signed
-            distance.
+        rendering: scenes to images; ``splatting`` draws Gaussians, ``robust`` tri-planes of signed distance,
+            ``volume`` the others.
         training: losses, optimiser, length.
     """
 
     name: str = "cgsgan"
     resolution: int = 512
     data: DataConfig = field(default_factory=DataConfig)
-    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | SdfGeneratorConfig = field(
+    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig = field(
         default_factory=GaussianGeneratorConfig
     )
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

@@ -13,6 +13,7 @@ from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, orbit
 from cgsgan.config import ConfigError, ExperimentConfig, parse_config
 from cgsgan.gallery import WHITE, generate_scenes, latents_from_seeds, render_views
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGenerator, ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
 from cgsgan.models.triplane.sdf import SdfGenerator, SdfGeneratorConfig
 from cgsgan.rendering.renderer import Renderer
@@ -22,7 +23,9 @@ from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
 from cgsgan.rendering.volume import VolumeConfig, VolumeRenderer
 from cgsgan.training.checkpoint import find_generator
 from cgsgan.training.generator_file import read_generator
-from cgsgan.types import GeneratorOutput, Scenes, SdfOutput, TriPlaneOutput, as_batch
+from cgsgan.types import SceneOutput, Scenes, as_batch
+
+Network = GaussianGenerator | TriPlaneGenerator | ImplicitGenerator | SdfGenerator
 
 
 class TrainedGenerator(nn.Module):
@@ -41,7 +44,7 @@ class TrainedGenerator(nn.Module):
 
     def __init__(
         self,
-        network: GaussianGenerator | TriPlaneGenerator | SdfGenerator,
+        network: Network,
         config: ExperimentConfig,
         images_seen: int = 0,
         provenance: dict[str, str] | None = None,
@@ -82,11 +85,11 @@ class TrainedGenerator(nn.Module):
         A viewer that does not know the training size shows the same picture when this is added to the scales.
 
         Raises:
-            ValueError: for tri-planes, which are not splatted.
+            ValueError: for scenes that are not splatted.
         """
         rendering = self.config.rendering
         if not isinstance(rendering, SplattingConfig):
-            raise ValueError("a tri-plane generator has no Gaussians, so none of their properties")
+            raise ValueError("this generator makes no Gaussians, so none of their properties")
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
         return rendering.eps2d**0.5 * pixel
 
@@ -99,7 +102,7 @@ class TrainedGenerator(nn.Module):
 
     @torch.no_grad()
     def sample(self, seeds: int | Sequence[int], *, truncation_psi: float | int = 1.0) -> Scenes:
-        """Heads of seeds, one scene each: Gaussians, or tri-planes. A seed is the same head everywhere, in
+        """Heads of seeds, one scene each: Gaussians, tri-planes or fields. A seed is the same head everywhere, in
         ``cgsgan render --seeds`` too.
 
         >>> heads = cgsgan.load_generator().sample([3, 5], truncation_psi=0.7)
@@ -152,7 +155,7 @@ class TrainedGenerator(nn.Module):
         ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
         truncation_psi: float = 1.0,
         camera_labels: Float[Tensor, "batch 25"] | None = None,
-    ) -> GeneratorOutput | TriPlaneOutput | SdfOutput:
+    ) -> SceneOutput:
         """Scenes for latents ``z``, or for ``ws`` that were mapped before.
 
         Args:
@@ -181,11 +184,13 @@ def frontal_label(z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch 25"]:
 
 
 def build_generator(
-    config: GaussianGeneratorConfig | TriPlaneGeneratorConfig | SdfGeneratorConfig,
-) -> GaussianGenerator | TriPlaneGenerator | SdfGenerator:
+    config: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig,
+) -> Network:
     """The generator of a config, with fresh weights."""
     if isinstance(config, SdfGeneratorConfig):
         return SdfGenerator(config)
+    if isinstance(config, ImplicitGeneratorConfig):
+        return ImplicitGenerator(config)
     return TriPlaneGenerator(config) if isinstance(config, TriPlaneGeneratorConfig) else GaussianGenerator(config)
 
 

@@ -6,12 +6,10 @@ from torch import Tensor
 
 from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import GeneratorOutput, SdfOutput, TriPlaneOutput
+from cgsgan.types import GeneratorOutput, SceneOutput
 
 
-def regularize_anchors(
-    output: GeneratorOutput | TriPlaneOutput | SdfOutput, loss: LossConfig
-) -> tuple[Tensor | None, dict[str, Tensor]]:
+def regularize_anchors(output: SceneOutput, loss: LossConfig) -> tuple[Tensor | None, dict[str, Tensor]]:
     """The weighted sum of the regularisers of the coarsest anchors, and each of them; fields have no anchors.
 
     Returns:

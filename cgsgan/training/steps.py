@@ -30,7 +30,7 @@ from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.regularization import regularize_anchors
 from cgsgan.training.schedules import blur, blur_sigma, neural_resolution
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import GeneratorOutput, RenderOutput, Scenes, SdfOutput, TriPlaneOutput
+from cgsgan.types import RenderOutput, SceneOutput, Scenes
 
 Stats = dict[str, Tensor]
 
@@ -110,7 +110,7 @@ class AdversarialSteps:
             found.append(stats)
             kept = fakes or kept
         self._freeze_discriminator(False)
-        return {name: torch.stack([s[name] for s in found]).mean() for name in found[0]}, kept
+        return _mean_stats(found), kept
 
     def _scene_gradients(
         self, draws: FakeDraws, images_seen: int, keep_view: int | None, real_logits: Tensor | None, *, share: float
@@ -139,7 +139,7 @@ class AdversarialSteps:
                 view_logits = self._judge(pictures, images_seen)
                 loss = self._generator_loss(view_logits, real_logits)
             logits.append(view_logits.detach())
-            return (loss if penalty is None else loss + penalty) * share
+            return _add_penalties(loss, [penalty]) * share
 
         def joint_loss(scenes: Scenes, _: int) -> Tensor:
             rendered = [self._render_view(scenes, draws, view, images_seen) for view in views]
@@ -153,9 +153,8 @@ class AdversarialSteps:
             joint_logits = self._discriminate([torch.cat(part) for part in zip(*seen, strict=True)], labels)
             logits.append(joint_logits.detach())
             rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
-            loss = self._generator_loss(joint_logits, rivals)
-            penalties = [penalty for _, penalty, _ in rendered if penalty is not None]
-            return (loss + torch.stack(penalties).mean() if penalties else loss) * share
+            penalties = [penalty for _, penalty, _ in rendered]
+            return _add_penalties(self._generator_loss(joint_logits, rivals), penalties) * share
 
         regularizer, stats = regularize_anchors(output, self.loss)
         if regularizer is not None:
@@ -167,8 +166,7 @@ class AdversarialSteps:
             views=len(views) if apart else 1,
             regularizer=regularizer,
         )
-        stats |= {name: torch.stack([found[name] for found in measured]).mean() for name in measured[0]}
-        stats["generator_logits"] = torch.cat(logits).mean()
+        stats |= _mean_stats(measured) | {"generator_logits": torch.cat(logits).mean()}
         return stats, kept[0] if kept else None
 
     @torch.no_grad()
@@ -265,7 +263,7 @@ class AdversarialSteps:
         for parameter in self._judging_weights:
             parameter.requires_grad_(not frozen)
 
-    def _generate(self, draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput | SdfOutput:
+    def _generate(self, draws: FakeDraws) -> SceneOutput:
         update, told = self.generator.training, told_cameras(draws.told_labels)
         with self.autocast():
             if draws.mixed_z is None or draws.crossovers is None:
@@ -345,6 +343,16 @@ class AdversarialSteps:
         logits = self._judge(cut, images_seen)
         self._freeze_discriminator(True)
         return replace(cut, logits=logits)
+
+
+def _add_penalties(loss: Tensor, penalties: Sequence[Tensor | None]) -> Tensor:
+    """Plus the mean of what views cost beside being judged."""
+    given = [penalty for penalty in penalties if penalty is not None]
+    return loss + torch.stack(given).mean() if given else loss
+
+
+def _mean_stats(found: Sequence[Stats]) -> Stats:
+    return {name: torch.stack([stats[name] for stats in found]).mean() for name in found[0]}
 
 
 def told_cameras(labels: Tensor | None) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class SurfaceTrainingConfig:
         return "sampler" if images_seen >= self.sampler_kimg * 1000 else "low"
 
     def detail(self, images_seen: int) -> float:
-        """Share of the detail beyond ``low_resolution`` that the discriminator is shown: from ``full_kimg`` on it rises."""
+        """Share of the detail beyond ``low_resolution`` that is shown: from ``full_kimg`` on it rises."""
         passed = images_seen - self.full_kimg * 1000
         if passed < 0 or self.fade_kimg == 0:
             return float(passed >= 0)
