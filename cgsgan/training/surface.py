@@ -60,9 +60,11 @@ class SurfaceTrainingConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"training.surface.{name}: expected >= 1, got {getattr(self, name)}")
         for name in ("sampler_kimg", "full_kimg", "fade_kimg", "proposal_weight", "tightness_weight", "beta_from_kimg",
-                     "beta_kimg", "density_kimg", "eikonal_weight", "audit_factor"):  # fmt: skip
+                     "beta_kimg", "density_kimg", "eikonal_weight"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"training.surface.{name}: expected a finite number >= 0, got {getattr(self, name)}")
+        if self.audit_factor < 0 or self.audit_factor == 1:
+            raise ValueError(f"training.surface.audit_factor: expected >= 2, or 0 for none, got {self.audit_factor}")
         if self.low_samples is not None and self.low_samples < 2:
             raise ValueError(f"training.surface.low_samples: expected >= 2 or null, got {self.low_samples}")
         if not self.sampler_kimg <= self.full_kimg:

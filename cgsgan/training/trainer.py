@@ -298,8 +298,14 @@ class Trainer:
             tracker.record({"event": "collapse", "text": warning, "kimg": kimg})
 
     def _sample(self, tracker: Tracker) -> None:
-        if self.accelerator.is_main_process:
-            tracker.say(f"{self.images_seen / 1000:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
+        if not self.accelerator.is_main_process:
+            return
+        kimg = self.images_seen / 1000
+        tracker.say(f"{kimg:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
+        if self.milestones.measure is not None:
+            figures = self.milestones.measure(self.ema)
+            tracker.say(f"{kimg:8.1f} kimg  " + ", ".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+            tracker.record({"kimg": round(kimg, 3), **figures})
 
     def _score(self, tracker: Tracker) -> Score | None:
         if self.milestones.score is None:

@@ -17,6 +17,7 @@ from cgsgan.models.triplane.resampling import resize
 from cgsgan.training.checkpoint import list_checkpoints, read_training_state
 from cgsgan.training.generator_file import GENERATOR_FILE, read_generator
 from cgsgan.training.judged import JudgedImages
+from cgsgan.training.log import read_log
 from cgsgan.training.surface_steps import SurfaceSteps
 from tests.tiny_experiment import TINY_SURFACE, tiny_draws, tiny_steps, tiny_surface, tiny_trainer
 
@@ -167,3 +168,14 @@ def test_parts_that_do_not_fit_get_one_clear_line(path: str, value: object, matc
     with pytest.raises(ConfigError, match=match) as refused:
         parse_config(values, source="tests")
     assert "\n" not in str(refused.value)
+
+
+def test_figures_beside_contact_sheets_are_logged(tmp_path: Path) -> None:
+    config = tiny_surface(kimg=0.008, log_kimg=0.004, sample_kimg=0.008, checkpoint_kimg=1.0)
+    trainer = tiny_trainer(config, tmp_path / "run", Accelerator(cpu=True))
+    trainer.milestones.measure = lambda ema: {"sampler_psnr": 31.5}
+    trainer.run.create("")
+    trainer.train()
+    rows = read_log(trainer.run.log)
+    assert [row["sampler_psnr"] for row in rows if "sampler_psnr" in row] == [31.5]
+    assert ["proposal" in row for row in rows if "mean_beta" in row] == [False, True]
