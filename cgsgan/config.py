@@ -75,6 +75,15 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.poses.check_use(
+            labelled=self.data.labels,
+            x_flip=self.data.x_flip,
+            lookers={
+                "discriminator.camera_conditioning": self.discriminator.camera_conditioning,
+                "generator.camera_conditioning": getattr(self.generator, "camera_conditioning", False),
+            },
+        )
+        self._check_heads()
         planes = self.training.planes
         if made == "gaussians" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
@@ -113,6 +122,19 @@ class ExperimentConfig:
                     f"training.surface.{name}: expected at most the resolution of {self.resolution} px, got "
                     f"{getattr(surface, name)}"
                 )
+
+    def _check_heads(self) -> None:
+        """What a discriminator is to name must be there, and be one."""
+        named, z_dim = self.discriminator.latent_head, self.generator.mapping.z_dim
+        if named not in (0, z_dim):
+            raise ConfigError(
+                f"discriminator.latent_head: expected generator.mapping.z_dim, {z_dim}, or 0, got {named}"
+            )
+        if named and self.training.style_mixing > 0:
+            raise ConfigError(
+                "discriminator.latent_head names the one latent of a picture, but training.style_mixing "
+                f"{self.training.style_mixing:g} makes pictures of two; set one of them to 0"
+            )
 
     def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:
         """The resolved config, after the command line changed ``before`` into this one.

@@ -126,7 +126,7 @@ class SurfaceSteps(AdversarialSteps):
         images = rendered.images.squeeze(1)
         low = images.shape[-1] != self.size
         images = resize(images, self.size) if low else self._with_detail(images, images_seen)
-        return JudgedImages(images=images, camera_labels=draws.camera_labels[:, view])
+        return JudgedImages(images=images, camera_labels=draws.camera_labels[:, view], z=draws.z)
 
     def _with_detail(self, images: Tensor, images_seen: int) -> Tensor:
         """Large pictures without what small ones cannot show, or with a share of it."""
