@@ -18,6 +18,7 @@ from cgsgan.rendering.robust_sampling import (
     invert_distribution,
     middle_places,
     nucleus,
+    probability_lengths,
     spacing_lengths,
     stratified_places,
     unstratified_places,
@@ -78,11 +79,13 @@ class ProposedPlacing:
         """See :data:`~cgsgan.rendering.sdf_tracing.Placing`."""
         config = self.config
         probabilities, kept = (t[scenes, rays] for t in (self.proposal.probabilities, self.proposal.kept))
-        robust = config.sampler == "robust"
-        if robust:
-            probabilities = flatten_distribution(kept).to(probabilities)
-        positions = invert_distribution(probabilities, self._places(scenes, rays).to(probabilities))
-        lengths = cell_lengths(kept, positions) if robust else spacing_lengths(positions, float(config.bins))
+        places = self._places(scenes, rays).to(probabilities)
+        if config.sampler == "robust":
+            positions = invert_distribution(flatten_distribution(kept).to(probabilities), places)
+            lengths = cell_lengths(kept, positions)
+        else:
+            positions = invert_distribution(probabilities, places)
+            lengths = probability_lengths(probabilities, places, positions)
         return Places(distances=config.near + config.bin_length * positions, lengths=config.bin_length * lengths)
 
     def _places(self, scenes: slice, rays: slice) -> Float[Tensor, "... sample"]:

@@ -108,6 +108,31 @@ def cell_lengths(
     return torch.cat([torch.zeros_like(joined[..., :1]), middles, before[..., -1:]], dim=-1).diff(dim=-1)
 
 
+def probability_lengths(
+    probabilities: Float[Tensor, "*batch bin"],
+    places: Float[Tensor, "*#batch sample"],
+    positions: Float[Tensor, "*batch sample"],
+) -> Float[Tensor, "*batch sample"]:
+    """How much of a ray each sample drawn from an uneven distribution stands for, in bins.
+
+    Of the probability it stands for what lies nearer to its place than to the others'; over its density of
+    probability that is a length. Sums of lengths and values then tend to the integral, while spacings between samples
+    would give the empty space between two modes to the samples at their edges.
+
+    Args:
+        probabilities: >= 0.
+        places: ascending, [0, 1].
+        positions: that :func:`invert_distribution` gives for them.
+    """
+    density = _normalized(probabilities)
+    middles = (places[..., 1:] + places[..., :-1]) / 2
+    edges = torch.cat([torch.zeros_like(places[..., :1]), middles, torch.ones_like(places[..., :1])], dim=-1)
+    # A position at the upper edge of a bin belongs to it where the next one has no probability.
+    bins = positions.long().clamp_max(density.shape[-1] - 1)
+    here, before = density.gather(-1, bins), density.gather(-1, (bins - 1).clamp_min(0))
+    return edges.diff(dim=-1) / torch.where(here > 0, here, before)
+
+
 def spacing_lengths(positions: Float[Tensor, "*batch sample"], end: float) -> Float[Tensor, "*batch sample"]:
     """How much of [0, end] each sample stands for where no bin is left out: half of the way to both its neighbours.
 

@@ -23,7 +23,7 @@ def test_a_ball_has_the_normals_of_a_ball_from_all_sides():
     hit = picture.alphas[..., 0] >= 0.5
     assert 0.2 < float(hit.float().mean()) < 0.6
     normals = surface_normals(RENDERER, scenes, CAMERAS, size=SIZE)
-    assert float((normals - radial)[hit].norm(dim=-1).max()) < 2e-3  # observed 3e-4
+    assert float((normals - radial)[hit].norm(dim=-1).max()) < 2e-3  # observed 5e-4
     from_depth = depth_normals(picture, CAMERAS)
     errors = (from_depth - radial)[torch.nn.functional.max_pool2d(1 - hit.float(), 5, stride=1, padding=2) == 0]
     assert float(errors.norm(dim=-1).median()) < 0.01  # observed 0.003

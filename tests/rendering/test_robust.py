@@ -135,7 +135,7 @@ def test_few_robust_samples_give_the_picture_of_many():
         )
         for name, r in [("adaptive", renderer), *((s, renderer.with_sampler(s, 16)) for s in SAMPLERS)]
     }
-    assert errors["robust"] < 2e-3, errors  # observed 0.0011
+    assert errors["robust"] < 2e-3, errors  # observed 0.0010
     assert errors["adaptive"] <= errors["robust"] * 1.05
     assert errors["robust"] < errors["stratified"] < errors["importance"] < errors["uniform"]
 
@@ -186,7 +186,7 @@ def test_proposals_of_another_size_are_mixed():
     scenes = sdf_scenes(ball(), size=SIZE // 2)
     many = renderer.with_sampler("uniform", 512)(scenes, turned(), size=SIZE, backgrounds=backgrounds())
     few = renderer(scenes, turned(), size=SIZE, backgrounds=backgrounds())
-    assert float((few.images - many.images).square().mean().sqrt()) < 0.03  # observed 0.012
+    assert float((few.images - many.images).square().mean().sqrt()) < 0.03  # observed 0.0054
 
 
 def leaves(scenes: SdfPlanes, beta: torch.Tensor) -> SdfPlanes:
@@ -229,7 +229,7 @@ def test_gradients_are_those_of_the_samples_at_their_places():
             tensor.data += sign * step * way
             values.append(float(loss().detach()))
             tensor.data -= sign * step * way
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(slope), rel=1e-4)  # observed 1e-7
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(slope), rel=1e-4)  # observed 2e-9
 
 
 def test_proposing_teaches_the_network_alone():
@@ -255,7 +255,7 @@ def test_memory_does_not_grow_with_the_samples():
         return memory.peak
 
     few, many, unbounded = peak(32, 512), peak(256, 512), peak(256, 1 << 30)
-    assert many < 1.2 * few, (few, many)  # observed 1.01
+    assert many < 1.2 * few, (few, many)  # observed 1.05
     assert unbounded > 3 * many
 
 

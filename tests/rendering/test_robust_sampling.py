@@ -16,6 +16,7 @@ from cgsgan.rendering.robust_sampling import (
     invert_distribution,
     middle_places,
     nucleus,
+    probability_lengths,
     share_out,
     spacing_lengths,
     stratified_places,
@@ -171,6 +172,25 @@ def test_middles_stand_for_equal_parts_and_gaps_for_none():
     positions = invert_distribution(flatten_distribution(kept), middle_places(6, torch.zeros(1)))
     torch.testing.assert_close(positions, torch.tensor([1.25, 1.75, 2.25, 2.75, 6.25, 6.75]))
     torch.testing.assert_close(cell_lengths(kept, positions), torch.full((6,), 0.5))
+
+
+def test_sums_with_lengths_by_probability_tend_to_the_integral():
+    """Of any function along the ray, such as density, even where two modes lie far apart."""
+    p = torch.tensor([0.0, 0.1, 0.5, 0.1, 0.0, 0.0, 0.0, 0.25, 0.05], dtype=torch.float64)
+    values = torch.tensor([9.0, 1.0, 3.0, 2.0, 9.0, 9.0, 9.0, 5.0, 4.0], dtype=torch.float64)  # 9: never seen
+    rays = 4000
+    for places in (
+        unstratified_places(keys(rays, 0), 64),
+        stratified_places(keys(rays, 0), keys(rays, 1), count=16, strata=16),
+    ):
+        positions = invert_distribution(p.expand(rays, -1), places.double())
+        lengths = probability_lengths(p.expand(rays, -1), places.double(), positions)
+        sums = (lengths * values[positions.long()]).sum(dim=1)
+        assert float(sums.mean()) == pytest.approx(float(values[p > 0].sum()), rel=0.02)  # observed 0.005
+    middles = middle_places(10, p)
+    positions = invert_distribution(p, middles)
+    plain = [0.1 / float(p[int(position)]) for position in positions]
+    assert probability_lengths(p, middles, positions).tolist() == pytest.approx(plain)
 
 
 def test_spacings_are_those_to_the_neighbours():
