@@ -20,14 +20,17 @@ import yaml
 from cgsgan.data.dataset import DataConfig
 from cgsgan.models.discriminator import DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
+from cgsgan.models.triplane.sdf import SdfGeneratorConfig
+from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.splatting import SplattingConfig
 from cgsgan.rendering.volume import VolumeConfig
 from cgsgan.training.settings import TrainingConfig
 
 T = TypeVar("T")
 
-DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume"}
+DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "implicit": "volume", "sdf_planes": "robust"}
 """What renders the scenes of each kind of generator."""
 
 
@@ -43,18 +46,22 @@ class ExperimentConfig:
         name: default name of the run folder.
         resolution: image size in pixels: data, discriminator, renderer and generator follow it.
         data: where images and labels come from.
-        generator: latents to scenes; its ``kind`` says which: ``gaussians`` or ``triplanes``.
+        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes``, ``implicit`` or
+            ``sdf_planes``.
         discriminator: images and labels to logits.
-        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` tri-planes.
+        rendering: scenes to images; ``splatting`` draws Gaussians, ``robust`` tri-planes of signed distance,
+            ``volume`` the others.
         training: losses, optimiser, length.
     """
 
     name: str = "cgsgan"
     resolution: int = 512
     data: DataConfig = field(default_factory=DataConfig)
-    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig = field(default_factory=GaussianGeneratorConfig)
+    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig = field(
+        default_factory=GaussianGeneratorConfig
+    )
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    rendering: SplattingConfig | VolumeConfig = field(default_factory=SplattingConfig)
+    rendering: SplattingConfig | VolumeConfig | RobustConfig = field(default_factory=SplattingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -78,14 +85,43 @@ class ExperimentConfig:
         )
         self._check_heads()
         planes = self.training.planes
-        if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
+        if made == "gaussians" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
             raise ConfigError(f"{wrong}: only for generator.kind triplanes, got {made}")
+        if isinstance(self.generator, SdfGeneratorConfig) and isinstance(self.rendering, RobustConfig):
+            self._check_surface(self.generator, self.rendering)
         if self.discriminator.dual and getattr(self.generator, "superresolution", None) is None:
             raise ConfigError(
                 "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
                 "is null; set discriminator.dual: false"
             )
+
+    def _check_surface(self, generator: SdfGeneratorConfig, rendering: RobustConfig) -> None:
+        """Refuse a proposal network, planes or stages that do not fit the renderer or the pictures."""
+        proposal, surface = generator.proposal, self.training.surface
+        for one, other in (
+            (("generator.proposal.bins", proposal.bins), ("rendering.bins", rendering.bins)),
+            (
+                ("generator.proposal.probe_resolution", proposal.probe_resolution),
+                ("rendering.probe_resolution", rendering.probe_resolution),
+            ),
+            (("generator.decoder.box_size", generator.decoder.box_size), ("rendering.box_warp", rendering.box_warp)),
+        ):
+            if one[1] != other[1]:
+                raise ConfigError(
+                    f"{one[0]} is {one[1]} but {other[0]} is {other[1]}; they describe one thing: set both"
+                )
+        if rendering.plane_axes != "corrected":
+            raise ConfigError(
+                f"rendering.plane_axes: scenes of signed distance start as a shape on corrected axes, got "
+                f"{rendering.plane_axes}"
+            )
+        for name in ("low_resolution", "patch_size"):
+            if getattr(surface, name) > self.resolution:
+                raise ConfigError(
+                    f"training.surface.{name}: expected at most the resolution of {self.resolution} px, got "
+                    f"{getattr(surface, name)}"
+                )
 
     def _check_heads(self) -> None:
         """What a discriminator is to name must be there, and be one."""

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import nn
 
+from cgsgan.cameras import orbit
 from cgsgan.config import (
     ConfigError,
     ExperimentConfig,
@@ -42,6 +43,8 @@ from cgsgan.gallery import (
 from cgsgan.generators import TrainedGenerator, build_generator, build_renderer, load_generator
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
+from cgsgan.rendering.robust import RobustRenderer
+from cgsgan.rendering.sampler_audit import sampler_psnr
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_slow_weights, read_training_state
 from cgsgan.training.compilation import compile_networks
@@ -52,12 +55,15 @@ from cgsgan.training.poses import PosePrior
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.surface_steps import SurfaceSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians
+from cgsgan.types import Gaussians, SdfPlanes
 
 SHEET_SEEDS = tuple(range(16))
 """The identities of every sample sheet: the same ones through a whole run."""
+AUDITED_HEADS, AUDITED_YAWS = 4, (0.0, 0.6)
+"""Heads of these seeds, and radians, at which few samples are compared with many."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +96,20 @@ def build_steps(
     generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
     if config.training.compile:
         compile_networks([generator, discriminator], accelerator.device)
-    return AdversarialSteps(
-        generator=generator,
-        discriminator=discriminator,
-        renderer=build_renderer(config),
-        size=config.resolution,
-        loss=config.training.loss,
-        planes=config.training.planes,
-        dual=config.discriminator.dual,
-        views_apart=config.training.views_apart,
-        autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
-    )
+    parts = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "renderer": build_renderer(config),
+        "size": config.resolution,
+        "loss": config.training.loss,
+        "planes": config.training.planes,
+        "dual": config.discriminator.dual,
+        "views_apart": config.training.views_apart,
+        "autocast": lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
+    }
+    if config.generator.kind == "sdf_planes":
+        return SurfaceSteps(**parts, surface=config.training.surface)
+    return AdversarialSteps(**parts)
 
 
 def build_trainer(
@@ -130,6 +139,7 @@ def build_trainer(
         milestones=Milestones(
             sample=lambda ema, seen: _sample(config, run, ema, seen),
             config=config_to_dict(config),
+            measure=_audit_of(config),
             score=score,
         ),
     )
@@ -246,6 +256,25 @@ def check_resumable(run: RunFolder, config: ExperimentConfig) -> None:
 
 def _scenes_of(config: ExperimentConfig) -> Callable[[nn.Module], SceneSource]:
     return lambda ema: GeneratorScenes(TrainedGenerator(ema, config))  # type: ignore[arg-type]
+
+
+def _audit_of(config: ExperimentConfig) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Of generators that are drawn with few samples: whether these show what many would."""
+    renderer, factor = build_renderer(config), config.training.surface.audit_factor
+    if not isinstance(renderer, RobustRenderer) or factor == 0:
+        return None
+
+    def audit(ema: nn.Module) -> dict[str, float]:
+        generator = TrainedGenerator(ema, config)  # type: ignore[arg-type]
+        z = latents_from_seeds(SHEET_SEEDS[:AUDITED_HEADS], generator.z_dim).to(generator.device)
+        scenes = generate_scenes(generator, z)
+        assert isinstance(scenes, SdfPlanes)
+        yaws = torch.tensor(AUDITED_YAWS, device=z.device)
+        cameras = orbit(yaws, torch.zeros_like(yaws)).map(lambda t: t.expand(len(z), *t.shape))
+        size = min(config.resolution, LARGEST_TILE)
+        return {"sampler_psnr": sampler_psnr(renderer, scenes, cameras, size=size, factor=factor)}
+
+    return audit
 
 
 def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_seen: int) -> str:

@@ -18,7 +18,7 @@ from cgsgan.export.images import make_grid, save_image
 from cgsgan.export.ply import write_ply
 from cgsgan.export.scene import DEFAULTS, ExportOptions
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import Gaussians, GeneratorOutput, Scenes, TriPlaneOutput, cat_scenes, scene_count
+from cgsgan.types import Gaussians, GeneratorOutput, SceneOutput, Scenes, cat_scenes, scene_count
 
 SHEET_VIEWS = ((-40.0, 0.0), (-20.0, 8.0), (0.0, 0.0), (20.0, -8.0), (40.0, 0.0))
 """Yaw and pitch in degrees of the views of a contact sheet."""
@@ -36,7 +36,7 @@ class LatentGenerator(Protocol):
 
     def __call__(
         self, z: Tensor | None = None, *, ws: Tensor | None = None, truncation_psi: float = 1.0
-    ) -> GeneratorOutput | TriPlaneOutput:
+    ) -> SceneOutput:
         """Generate a batch of scenes from latents or styles."""
         ...
 

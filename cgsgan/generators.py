@@ -13,13 +13,19 @@ from cgsgan.cameras import FOCAL_NORMALIZED, ORBIT_RADIUS, Cameras, orbit
 from cgsgan.config import ConfigError, ExperimentConfig, parse_config
 from cgsgan.gallery import WHITE, generate_scenes, latents_from_seeds, render_views
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGenerator, ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
+from cgsgan.models.triplane.sdf import SdfGenerator, SdfGeneratorConfig
 from cgsgan.rendering.renderer import Renderer
+from cgsgan.rendering.robust import RobustRenderer
+from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
 from cgsgan.rendering.volume import VolumeConfig, VolumeRenderer
 from cgsgan.training.checkpoint import find_generator
 from cgsgan.training.generator_file import read_generator
-from cgsgan.types import GeneratorOutput, Scenes, TriPlaneOutput, as_batch
+from cgsgan.types import SceneOutput, Scenes, as_batch
+
+Network = GaussianGenerator | TriPlaneGenerator | ImplicitGenerator | SdfGenerator
 
 
 class TrainedGenerator(nn.Module):
@@ -38,7 +44,7 @@ class TrainedGenerator(nn.Module):
 
     def __init__(
         self,
-        network: GaussianGenerator | TriPlaneGenerator,
+        network: Network,
         config: ExperimentConfig,
         images_seen: int = 0,
         provenance: dict[str, str] | None = None,
@@ -50,7 +56,7 @@ class TrainedGenerator(nn.Module):
         self.config = config
         self.images_seen = images_seen
         self.provenance = provenance or {}
-        self.renderer = build_renderer(config)
+        self.renderer = build_renderer(config, images_seen)
 
     @property
     def z_dim(self) -> int:
@@ -70,8 +76,7 @@ class TrainedGenerator(nn.Module):
     @property
     def conditioned(self) -> bool:
         """Whether the mapping network looks at cameras."""
-        config = self.config.generator
-        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+        return bool(getattr(self.config.generator, "camera_conditioning", False))
 
     @property
     def dilation(self) -> float:
@@ -80,11 +85,11 @@ class TrainedGenerator(nn.Module):
         A viewer that does not know the training size shows the same picture when this is added to the scales.
 
         Raises:
-            ValueError: for tri-planes, which are not splatted.
+            ValueError: for scenes that are not splatted.
         """
         rendering = self.config.rendering
         if not isinstance(rendering, SplattingConfig):
-            raise ValueError("a tri-plane generator has no Gaussians, so none of their properties")
+            raise ValueError("this generator makes no Gaussians, so none of their properties")
         pixel = ORBIT_RADIUS / (FOCAL_NORMALIZED * self.resolution)
         return rendering.eps2d**0.5 * pixel
 
@@ -97,7 +102,7 @@ class TrainedGenerator(nn.Module):
 
     @torch.no_grad()
     def sample(self, seeds: int | Sequence[int], *, truncation_psi: float | int = 1.0) -> Scenes:
-        """Heads of seeds, one scene each: Gaussians, or tri-planes. A seed is the same head everywhere, in
+        """Heads of seeds, one scene each: Gaussians, tri-planes or fields. A seed is the same head everywhere, in
         ``cgsgan render --seeds`` too.
 
         >>> heads = cgsgan.load_generator().sample([3, 5], truncation_psi=0.7)
@@ -150,7 +155,7 @@ class TrainedGenerator(nn.Module):
         ws: Float[Tensor, "batch num_ws w_dim"] | None = None,
         truncation_psi: float = 1.0,
         camera_labels: Float[Tensor, "batch 25"] | None = None,
-    ) -> GeneratorOutput | TriPlaneOutput:
+    ) -> SceneOutput:
         """Scenes for latents ``z``, or for ``ws`` that were mapped before.
 
         Args:
@@ -178,15 +183,31 @@ def frontal_label(z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch 25"]:
     return orbit(front, front).to_labels()
 
 
-def build_generator(config: GaussianGeneratorConfig | TriPlaneGeneratorConfig) -> GaussianGenerator | TriPlaneGenerator:
+def build_generator(
+    config: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig,
+) -> Network:
     """The generator of a config, with fresh weights."""
+    if isinstance(config, SdfGeneratorConfig):
+        return SdfGenerator(config)
+    if isinstance(config, ImplicitGeneratorConfig):
+        return ImplicitGenerator(config)
     return TriPlaneGenerator(config) if isinstance(config, TriPlaneGeneratorConfig) else GaussianGenerator(config)
 
 
-def build_renderer(config: ExperimentConfig) -> Renderer:
-    """The renderer of an experiment."""
+def build_renderer(config: ExperimentConfig, images_seen: int = 0) -> Renderer:
+    """The renderer of an experiment.
+
+    Args:
+        config: of the experiment.
+        images_seen: how long its generator was trained. One that stopped before its sampler was in use is looked at
+            without it, in every bin; 0 is no such generator: it was never trained, or nobody knows how long.
+    """
     if isinstance(config.rendering, SplattingConfig):
         return SplattingRenderer(config.rendering, training_size=config.resolution)
+    if isinstance(config.rendering, RobustConfig):
+        renderer = RobustRenderer(config.rendering, training_size=config.resolution)
+        early = images_seen > 0 and config.training.surface.stage(images_seen) != "full"
+        return renderer.with_sampler("uniform", config.rendering.bins) if early else renderer
     return VolumeRenderer(config.rendering, training_size=config.resolution)
 
 

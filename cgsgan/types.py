@@ -227,3 +227,33 @@ class TriPlaneOutput:
 
     scenes: TriPlanes
     ws: Float[Tensor, "batch num_ws w_dim"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdfOutput:
+    """A generated batch of scenes of signed distance.
+
+    Attributes:
+        scenes: what is rendered.
+        ws: the latents after the mapping network and truncation, one row per style input.
+    """
+
+    scenes: SdfPlanes
+    ws: Float[Tensor, "batch num_ws w_dim"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitOutput:
+    """A generated batch of implicit scenes.
+
+    Attributes:
+        scenes: what is rendered.
+        ws: the latents after the mapping network and truncation, one row per sine layer.
+    """
+
+    scenes: ImplicitScenes
+    ws: Float[Tensor, "batch num_ws w_dim"]
+
+
+SceneOutput = GeneratorOutput | TriPlaneOutput | ImplicitOutput | SdfOutput
+"""What generators give."""

@@ -8,7 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 
-KINDS = {"gaussians": "CGS-GAN generator", "triplanes": "EG3D tri-plane generator"}
+KINDS = {
+    "gaussians": "CGS-GAN generator",
+    "triplanes": "EG3D tri-plane generator",
+    "implicit": "pi-GAN implicit generator",
+    "sdf_planes": "WYSIWYG generator of tri-planes of signed distance",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

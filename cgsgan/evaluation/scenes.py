@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgsgan.cameras import Cameras
 from cgsgan.rendering.renderer import Renderer
-from cgsgan.types import GeneratorOutput, Scenes, TriPlaneOutput
+from cgsgan.types import SceneOutput, Scenes
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class RenderableGenerator(Protocol):
 
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], *, truncation_psi: float, camera_labels: Float[Tensor, "batch 25"] | None
-    ) -> GeneratorOutput | TriPlaneOutput:
+    ) -> SceneOutput:
         """Scenes."""
         ...
 

@@ -26,6 +26,7 @@ class MappingConfig:
             part; its weight is then kept frozen, for their weights' sake.
         label_scale: camera labels are multiplied by this first.
         w_average_decay: share of the running mean of w that an update keeps.
+        normalize: scale latents to a mean square of 1 first.
     """
 
     z_dim: int = 512
@@ -35,6 +36,7 @@ class MappingConfig:
     label_dim: int = 0
     label_scale: float = 1.0
     w_average_decay: float = 0.998
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         if min(self.z_dim, self.w_dim, self.layers) < 1 or self.label_dim < 0:
@@ -107,7 +109,9 @@ class Mapping(nn.Module):
             raise ValueError(f"mapping: expected z of shape [batch, {self.config.z_dim}], got {list(z.shape)}")
         self._check_labels(camera_labels, len(z))
         with torch.autocast(z.device.type, enabled=False):
-            x = normalize_second_moment(at_least_float32(z))
+            x = at_least_float32(z)
+            if self.config.normalize:
+                x = normalize_second_moment(x)
             if self.embed is not None:
                 x = torch.cat([x, self._embed_labels(camera_labels).expand(len(x), -1)], dim=-1)
             w = self.body(x)

@@ -6,20 +6,18 @@ from torch import Tensor
 
 from cgsgan.losses.anchors import center_loss, knn_loss
 from cgsgan.training.settings import LossConfig
-from cgsgan.types import GeneratorOutput, TriPlaneOutput
+from cgsgan.types import GeneratorOutput, SceneOutput
 
 
-def regularize_anchors(
-    output: GeneratorOutput | TriPlaneOutput, loss: LossConfig
-) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """The weighted sum of the regularisers of the coarsest anchors, and each of them; tri-planes have no anchors.
+def regularize_anchors(output: SceneOutput, loss: LossConfig) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """The weighted sum of the regularisers of the coarsest anchors, and each of them; fields have no anchors.
 
     Returns:
         None in place of the sum when none has a weight.
     """
     total: Tensor | None = None
     stats: dict[str, Tensor] = {}
-    if isinstance(output, TriPlaneOutput):
+    if not isinstance(output, GeneratorOutput):
         return total, stats
     means = output.anchors[0].means
     if loss.knn_weight > 0:
