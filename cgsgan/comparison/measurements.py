@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from cgsgan.comparison.contestants import Contestant
 from cgsgan.comparison.speed import MEGABYTE, Speed, measure_speeds, measure_training
 from cgsgan.data.dataset import DataConfig, open_dataset
+from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import FeatureExtractor
@@ -65,6 +66,7 @@ def compare(
     *,
     extractor: FeatureExtractor,
     identity: FeatureExtractor | None = None,
+    truth: DepthTruth | None = None,
     progress: Progress = ignore_progress,
 ) -> Comparison:
     """Measure everything.
@@ -75,6 +77,7 @@ def compare(
         accelerator: device.
         extractor: of the features that pictures are compared by.
         identity: features that know faces, for the metric of that name.
+        truth: heads of known depth, for the metric ``depth``.
         progress: told of what is done.
     """
     size = config.size or max(entrant.generator.resolution for entrant in contestants)
@@ -91,7 +94,7 @@ def compare(
             dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=progress)
             source = GeneratorScenes(entrant.generator, config.quality.truncation_psi)
             evaluator = Evaluator(
-                source, dataset, extractor, config.quality, accelerator, progress, identity,
+                source, dataset, extractor, config.quality, accelerator, progress, identity, truth,
                 prior=PosePrior.of(entrant.generator.config.training.poses),
             )  # fmt: skip
             quality.append(evaluator.measure())
@@ -117,6 +120,7 @@ def _facts(
     rows: dict[str, list[Value]] = {
         "from": [entrant.source for entrant in contestants],
         "scenes": [entrant.kind for entrant in contestants],
+        "cameras in training": [entrant.generator.config.training.poses.source for entrant in contestants],
         "training size, px": [entrant.generator.resolution for entrant in contestants],
         "trained, kimg": [entrant.generator.images_seen / 1000 for entrant in contestants],
         "trained, minutes by its log": [entrant.logged_minutes for entrant in contestants],
@@ -127,6 +131,7 @@ def _facts(
     rows |= {f"{name} parameters": [found[name] for found in parameters] for name in parameters[0]}
     rows |= {
         "generator weights, MB": [4 * found["generator"] / MEGABYTE for found in parameters],
+        "samples per ray": [entrant.samples_per_ray for entrant in contestants],
         "one kept scene, MB": [speed.scene_megabytes for speed in speeds],
         f"latent to picture at {size} px, per s": [speed.latent_fps for speed in speeds],
         f"kept scene to picture at {size} px, per s": [speed.cached_fps for speed in speeds],
@@ -190,6 +195,9 @@ def _notes(
     if len({entrant.generator.resolution for entrant in contestants}) > 1:
         notes.append("Training sizes differ: each is compared with real pictures of its own size.")
     notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
+    probes = {getattr(entrant.generator.config.rendering, "probe_resolution", None) for entrant in contestants}
+    for side in sorted(probes - {None}):
+        notes.append(f"Samples per ray leave out a probe of {side} x {side} rays, which every picture begins with.")
     if quality is None:
         return notes
     if extractor.identity.startswith("random-"):
@@ -199,9 +207,20 @@ def _notes(
         )
     if quality.repeats == 1:
         notes.append("One draw of latents and cameras: small differences mean nothing (--repeats).")
-    if "consistency" in quality.metrics and any(entrant.kind != "gaussians" for entrant in contestants):
+    if "consistency" in quality.metrics and any(entrant.samples_per_ray is not None for entrant in contestants):
         notes.append(
-            "consistency carries a view into another one by its depth. That of fields is the expected depth of a "
-            "cloud, rendered before the super-resolution if there is one: errors of depth and colour are in one figure."
+            "consistency carries a view into another one by its depth. That of what is sampled along rays is the "
+            "expected depth of a cloud, rendered before the super-resolution if there is one: errors of depth and "
+            "colour are in one figure."
+        )
+    if "depth" in quality.metrics:
+        notes.append(
+            "depth_* compare generated heads with other, real heads of known depth from the same cameras: *_floor is "
+            "what real heads differ among themselves."
+        )
+    if len({entrant.generator.config.training.poses.source for entrant in contestants}) > 1:
+        notes.append(
+            "Those whose cameras in training came from a prior saw no labels; here all are seen from the cameras of "
+            "the set's labels, if it has any."
         )
     return notes

@@ -70,6 +70,11 @@ class VolumeRenderer:
         self.training_size = training_size
         self.jitter_seeds = jitter_seeds
 
+    @property
+    def samples_per_ray(self) -> float:
+        """How many points of a ray the networks are asked for, both passes together."""
+        return float(sum(self.config.sample_counts(training=self.jitter_seeds is not None)))
+
     def for_training(self, neural_resolution: int, jitter_seeds: Int64[Tensor, "batch view"]) -> VolumeRenderer:
         """A renderer with the sample counts of training, at random places along the rays.
 
