@@ -71,6 +71,11 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.growth.check_resolution(self.resolution)
+        if self.training.growth.sizes and self.discriminator.dual:
+            raise ConfigError(
+                "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
+            )
         planes = self.training.planes
         if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"

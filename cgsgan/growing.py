@@ -3,7 +3,8 @@
 Gaussians have no resolution, so the generator goes on as it is; levels that only the new config has are added. The
 discriminator sees the larger pictures through a coarser pixel-unshuffle, and its first convolution begins as the mean
 of every square of pixels: at the moment of the switch it says exactly what it said of the smaller pictures.
-Tri-planes start from others of the same size; their neural resolution may be another one (EG3D's second stage).
+Implicit fields have no resolution either. Tri-planes start from others of the same size; their neural resolution may
+be another one (EG3D's second stage).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGenerator
 from cgsgan.models.triplane.generator import TriPlaneGenerator
 from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state
 from cgsgan.training.generator_file import CheckpointError, read_generator
@@ -82,7 +84,7 @@ def read_origin(path: str) -> Origin:
 def start_from(
     origin: Origin,
     config: ExperimentConfig,
-    generator: GaussianGenerator | TriPlaneGenerator,
+    generator: GaussianGenerator | TriPlaneGenerator | ImplicitGenerator,
     discriminator: Discriminator,
 ) -> str:
     """Give both fresh networks the origin's weights, grown to their size.

@@ -20,8 +20,8 @@ class MeshArguments:
         seed: identity; default the one that `cgsgan invert` found, or 0.
         psi: truncation; 1 is full variety, 0 the average head.
         resolution: grid points along each side of the cube that is meshed.
-        method: density looks at the field of tri-planes; views fuses rendered depth and colour, of any generator. auto
-            is density for tri-planes, views for Gaussians.
+        method: density looks at the field of tri-planes or of an implicit generator; views fuses rendered depth and
+            colour, of any generator. auto is density where there is one, views for Gaussians.
         level: density per world unit at the surface, for --method density (default 10).
         views: pictures that are fused, for --method views.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
@@ -83,15 +83,15 @@ def _check(arguments: MeshArguments) -> tuple[Path | None, Path]:
 def _mesh(arguments: MeshArguments, renderer, scenes, progress):
     from cgsgan.meshing import FusionSettings, fuse_views, mesh_density, surrounding_views
     from cgsgan.meshing.density import LEVEL
-    from cgsgan.types import TriPlanes
+    from cgsgan.types import ImplicitScenes, TriPlanes
 
-    planes = isinstance(scenes, TriPlanes)
-    if arguments.method == "density" and not planes:
+    field = isinstance(scenes, TriPlanes | ImplicitScenes)
+    if arguments.method == "density" and not field:
         raise ValueError("--method density: these scenes are Gaussians, which have none; use --method views")
-    if planes and arguments.method != "views":
+    if field and arguments.method != "views":
         level = LEVEL if arguments.level is None else arguments.level
         return mesh_density(renderer, scenes, resolution=arguments.resolution, level=level, progress=progress)
     if arguments.level is not None:
-        raise ValueError("--level: is a density of tri-planes; views of a scene are fused without one")
+        raise ValueError("--level: is a density of a field; views of a scene are fused without one")
     settings = FusionSettings(resolution=arguments.resolution, size=max(128, 2 * arguments.resolution))
     return fuse_views(renderer, scenes, surrounding_views(arguments.views), settings, progress=progress)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
+from cgsgan.training.growth import GrowthConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
 
@@ -99,6 +100,7 @@ class TrainingConfig:
         loss: see LossConfig.
         augmentation: see AugmentationConfig.
         planes: see PlaneTrainingConfig.
+        growth: see GrowthConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
@@ -135,6 +137,7 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
     ema_halflife_kimg: float = 10.0
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
