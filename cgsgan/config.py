@@ -76,6 +76,15 @@ class ExperimentConfig:
             raise ConfigError(
                 "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
             )
+        self.training.poses.check_use(
+            labelled=self.data.labels,
+            x_flip=self.data.x_flip,
+            lookers={
+                "discriminator.camera_conditioning": self.discriminator.camera_conditioning,
+                "generator.camera_conditioning": getattr(self.generator, "camera_conditioning", False),
+            },
+        )
+        self._check_heads()
         planes = self.training.planes
         if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
@@ -84,6 +93,19 @@ class ExperimentConfig:
             raise ConfigError(
                 "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
                 "is null; set discriminator.dual: false"
+            )
+
+    def _check_heads(self) -> None:
+        """What a discriminator is to name must be there, and be one."""
+        named, z_dim = self.discriminator.latent_head, self.generator.mapping.z_dim
+        if named not in (0, z_dim):
+            raise ConfigError(
+                f"discriminator.latent_head: expected generator.mapping.z_dim, {z_dim}, or 0, got {named}"
+            )
+        if named and self.training.style_mixing > 0:
+            raise ConfigError(
+                "discriminator.latent_head names the one latent of a picture, but training.style_mixing "
+                f"{self.training.style_mixing:g} makes pictures of two; set one of them to 0"
             )
 
     def with_overrides_checked(self, before: ExperimentConfig) -> ExperimentConfig:

@@ -43,11 +43,12 @@ from cgsgan.generators import TrainedGenerator, build_generator, build_renderer,
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.scoring import Scorer
-from cgsgan.training.checkpoint import find_generator, read_training_state
+from cgsgan.training.checkpoint import find_generator, read_slow_weights, read_training_state
 from cgsgan.training.compilation import compile_networks
 from cgsgan.training.curves import save_curves
 from cgsgan.training.generator_file import read_generator
 from cgsgan.training.milestones import Milestones
+from cgsgan.training.poses import PosePrior
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
@@ -81,8 +82,9 @@ def build_steps(
     set_seed(config.training.seed)
     generator = build_generator(config.generator)
     discriminator = Discriminator(config.discriminator)
-    labels = dataset.labels
-    discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
+    if config.training.poses.source == "labels":
+        labels = dataset.labels
+        discriminator.set_label_statistics(labels.mean(dim=0), labels.std(dim=0, correction=0))
     if origin is not None:
         accelerator.print(start_from(origin, config, generator, discriminator))
     generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
@@ -122,7 +124,7 @@ def build_trainer(
     return Trainer(
         steps=build_steps(config, dataset, accelerator, origin),
         stream=stream,
-        labels=dataset,
+        labels=PosePrior.of(config.training.poses) or dataset,
         config=config.training,
         accelerator=accelerator,
         run=run,
@@ -188,7 +190,8 @@ def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
     run, accelerator = trainer.run, trainer.accelerator
     checkpoint = run.latest_checkpoint() if resume else None
     if checkpoint is not None:
-        trainer.restore(read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights)
+        weights = read_generator(find_generator(checkpoint)).weights
+        trainer.restore(read_training_state(checkpoint), weights, read_slow_weights(checkpoint))
     elif resume:
         accelerator.print(f"{run.path}: ended before its first checkpoint; starting from its beginning")
     if accelerator.is_main_process:

@@ -107,7 +107,10 @@ def start_from(
     _load(generator, grow_generator(generator, origin) if gaussian else origin.generator, origin)
     grown = dict(origin.discriminator)
     grown["from_rgb.weight"] = grow_first_convolution(
-        grown["from_rgb.weight"], before.discriminator.unshuffle, after.discriminator.unshuffle
+        grown["from_rgb.weight"],
+        before.discriminator.unshuffle,
+        after.discriminator.unshuffle,
+        coordinates=0 if after.discriminator.coordinates == "none" else 2,
     )
     _load(discriminator, grown, origin)
     size = f"{before.resolution} -> {after.resolution} px" if before.resolution != after.resolution else "same size"
@@ -194,7 +197,7 @@ def grow_generator(network: GaussianGenerator, origin: Origin) -> dict[str, Tens
 
 
 def grow_first_convolution(
-    weight: Float[Tensor, "out in kernel kernel"], before: int, after: int
+    weight: Float[Tensor, "out in kernel kernel"], before: int, after: int, *, coordinates: int = 0
 ) -> Float[Tensor, "out new_in new_kernel new_kernel"]:
     """The first convolution of a discriminator for pictures ``after / before`` times as large.
 
@@ -205,13 +208,15 @@ def grow_first_convolution(
         weight: stored weight; 1 x 1 without unshuffling, else 3 x 3.
         before: the old unshuffle.
         after: the new one, a multiple.
+        coordinates: channels at the end that are no colours; their maps stay as large as they were.
     """
     factor, kernel = after // before, weight.shape[-1]
     if factor == 1:
         return weight
+    colors, places = weight.split([weight.shape[1] - coordinates, coordinates], dim=1)
     # Channels after unshuffling by u are (colour, row in the square, column in it).
-    parts = weight.unflatten(1, (3, before, 1, before, 1)).expand(-1, -1, -1, factor, -1, factor, -1, -1)
-    wide = parts.flatten(1, 5) / factor**2
+    parts = colors.unflatten(1, (3, before, 1, before, 1)).expand(-1, -1, -1, factor, -1, factor, -1, -1)
+    wide = torch.cat([parts.flatten(1, 5) / factor**2, places], dim=1)
     wide = torch.nn.functional.pad(wide, [(3 - kernel) // 2] * 4)
     fan_in = (weight[0].numel(), wide[0].numel())
     return (wide * (fan_in[1] / fan_in[0]) ** 0.5).contiguous()

@@ -12,6 +12,7 @@ from cgsgan.data.dataset import HeadDataset
 from cgsgan.evaluation import EvaluationConfig, Evaluator, SceneSource
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.training.milestones import Score
+from cgsgan.training.poses import PosePrior
 from cgsgan.training.settings import TrainingConfig
 
 LARGEST_BATCH = 64
@@ -51,6 +52,7 @@ class Scorer:
         with accelerator.main_process_first():
             self._extractor = open_extractor(features, weights=weights, device=accelerator.device)
         self._batch_size = min(max(config.batch_size // accelerator.num_processes, 1), LARGEST_BATCH)
+        self._prior = PosePrior.of(config.poses)
         self._real: Tensor | None = None
 
     def __call__(self, generator: nn.Module) -> Score:
@@ -61,6 +63,7 @@ class Scorer:
             extractor=self._extractor,
             config=EvaluationConfig(metrics=("fid",), count=self.count, repeats=1, batch_size=self._batch_size),
             accelerator=self._accelerator,
+            prior=self._prior,
         )
         if self._real is None:
             self._real = evaluator.real_features()

@@ -183,12 +183,14 @@ class RenderOutput:
         alphas: coverage, 1 - transmittance, [0, 1].
         depths: expected z-depth in world units (0 where nothing is hit), or None when it was not asked for.
         raw_images: what a volume renderer gives before super-resolution, same range; None without one.
+        betas: scale of the surfaces of signed distance, world units, times coverage; None of other scenes.
     """
 
     images: Float[Tensor, "batch view 3 height width"]
     alphas: Float[Tensor, "batch view height width 1"]
     depths: Float[Tensor, "batch view height width 1"] | None = None
     raw_images: Float[Tensor, "batch view 3 raw_height raw_width"] | None = None
+    betas: Float[Tensor, "batch view height width 1"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

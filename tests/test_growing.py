@@ -17,6 +17,7 @@ from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, load_co
 from cgsgan.experiment import train
 from cgsgan.growing import grow_first_convolution, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
+from cgsgan.models.discriminator_inputs import append_coordinates
 from cgsgan.models.gaussian_generator import GaussianGenerator
 from cgsgan.training.checkpoint import TrainingState, list_checkpoints, save_checkpoint
 from cgsgan.training.generator_file import CheckpointError, GeneratorFile, read_generator
@@ -85,6 +86,18 @@ def test_the_first_convolution_against_a_formula_of_its_own():
     images = torch.randn(2, 3, 16, 16, generator=random, dtype=torch.float64)
     found = torch.conv2d(torch.pixel_unshuffle(images, 4), grown / (48 * 9) ** 0.5, padding=1)
     expected = torch.conv2d(torch.pixel_unshuffle(avg_pool2d(images, 2), 2), old / (12 * 9) ** 0.5, padding=1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_coordinates_stay_beside_the_enlarged_colours():
+    random = torch.Generator().manual_seed(3)
+    old = torch.randn(5, 12 + 2, 3, 3, generator=random, dtype=torch.float64)
+    grown = grow_first_convolution(old, 2, 4, coordinates=2)
+    images = torch.randn(2, 3, 16, 16, generator=random, dtype=torch.float64)
+    seen = append_coordinates(torch.pixel_unshuffle(images, 4))
+    found = torch.conv2d(seen, grown / (50 * 9) ** 0.5, padding=1)
+    seen = append_coordinates(torch.pixel_unshuffle(avg_pool2d(images, 2), 2))
+    expected = torch.conv2d(seen, old / (14 * 9) ** 0.5, padding=1)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 

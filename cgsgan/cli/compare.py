@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cgsgan.comparison import Comparison
     from cgsgan.config import ExperimentConfig
     from cgsgan.data.dataset import DataConfig
@@ -100,7 +102,8 @@ def run(argv: list[str]) -> int:
             "dinov2", weights=arguments.identity_weights, model=arguments.identity_model, device=device
         )
     config = ComparisonConfig(
-        data=_data(arguments, contestants[0].generator.config), quality=quality, size=arguments.size,
+        data=_data(arguments, [entrant.generator.config for entrant in contestants]),
+        quality=quality, size=arguments.size,
         rounds=arguments.rounds, training_steps=arguments.steps,
     )  # fmt: skip
     with progress_bar() as progress:
@@ -117,9 +120,16 @@ def _metrics(arguments: CompareArguments) -> tuple[Metric, ...]:
     return arguments.metrics
 
 
-def _data(arguments: CompareArguments, trained: ExperimentConfig) -> DataConfig:
-    """The real pictures, without mirror images; a set of the user's choice without the training set's lists."""
-    data = replace(trained.data, x_flip=False)
+def _data(arguments: CompareArguments, trained: Sequence[ExperimentConfig]) -> DataConfig:
+    """The real pictures, without mirror images; a set of the user's choice without the first one's lists.
+
+    With their cameras where there are any, also for those that were trained without: all are seen from the same sides.
+    """
+    from cgsgan.data.entries import has_cameras
+
+    path = arguments.data or trained[0].data.path
+    labels = any(config.training.poses.source == "labels" for config in trained) or has_cameras(path)
+    data = replace(trained[0].data, x_flip=False, labels=labels)
     if arguments.data is None:
         return data
     return replace(data, path=arguments.data, mask_folder=arguments.mask_folder, index_list=None, max_size=None)

@@ -24,7 +24,8 @@ class EvaluateArguments:
 
     Attributes:
         checkpoint: a run folder, a checkpoint folder or a generator.safetensors.
-        data: folder or zip with a dataset.json, or shards; default what the generator was trained on.
+        data: folder or zip with a dataset.json, or shards; default what the generator was trained on. Without cameras
+            it will do for a generator that was trained without.
         mask_folder: folder of grey PNG masks of --data, inside the set or on disk.
         features: what pictures are described by. random needs no weights, and its FID is no paper's FID.
         weights: weight file of inception or dinov2; default a download.
@@ -80,6 +81,7 @@ def run(argv: list[str]) -> int:
     from cgsgan.evaluation.settings import check_needs
     from cgsgan.generators import load_generator
     from cgsgan.metrics.extractors import open_extractor
+    from cgsgan.training.poses import PosePrior
 
     config = EvaluationConfig(
         metrics=_metrics(arguments), count=arguments.count, repeats=arguments.repeats, seed=arguments.seed,
@@ -105,7 +107,8 @@ def run(argv: list[str]) -> int:
             )  # fmt: skip
             dataset = open_dataset(_data_config(arguments, generator.config), progress=progress)
         source = GeneratorScenes(generator, config.truncation_psi)
-        found = Evaluator(source, dataset, extractor, config, accelerator, progress, identity, truth).measure()
+        prior = PosePrior.of(generator.config.training.poses)
+        found = Evaluator(source, dataset, extractor, config, accelerator, progress, identity, truth, prior).measure()
     if accelerator.is_main_process:
         found = {"checkpoint": str(arguments.checkpoint), "images_seen": generator.images_seen, **found}
         _report(found, arguments.out)
@@ -128,7 +131,11 @@ def _data_config(arguments: EvaluateArguments, trained: ExperimentConfig) -> Dat
     data = replace(trained.data, x_flip=False)
     if arguments.data is None:
         return data
-    return replace(data, path=arguments.data, mask_folder=arguments.mask_folder, index_list=None, max_size=None)
+    from cgsgan.data.entries import has_cameras
+
+    labels = trained.training.poses.source == "labels" or has_cameras(arguments.data)
+    own = {"path": arguments.data, "mask_folder": arguments.mask_folder, "labels": labels}
+    return replace(data, **own, index_list=None, max_size=None)
 
 
 def _report(found: dict[str, Any], out: Path | None) -> None:

@@ -20,8 +20,9 @@ class MeshArguments:
         seed: identity; default the one that `cgsgan invert` found, or 0.
         psi: truncation; 1 is full variety, 0 the average head.
         resolution: grid points along each side of the cube that is meshed.
-        method: density looks at the field of tri-planes or of an implicit generator; views fuses rendered depth and
-            colour, of any generator. auto is density where there is one, views for Gaussians.
+        method: density looks at the field of tri-planes or of an implicit generator, distance at that of tri-planes of
+            signed distance; views fuses rendered depth and colour, of any generator. auto is density or distance where
+            there is one, views for Gaussians.
         level: density per world unit at the surface, for --method density (default 10).
         views: pictures that are fused, for --method views.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
@@ -31,7 +32,7 @@ class MeshArguments:
     seed: int | None = None
     psi: float = 1.0
     resolution: int = 128
-    method: Literal["auto", "density", "views"] = "auto"
+    method: Literal["auto", "density", "distance", "views"] = "auto"
     level: float | None = None
     views: int = 64
     best: bool = False
@@ -81,17 +82,28 @@ def _check(arguments: MeshArguments) -> tuple[Path | None, Path]:
 
 
 def _mesh(arguments: MeshArguments, renderer, scenes, progress):
-    from cgsgan.meshing import FusionSettings, fuse_views, mesh_density, surrounding_views
+    from cgsgan.meshing import FusionSettings, fuse_views, mesh_density, mesh_zero_level, surrounding_views
     from cgsgan.meshing.density import LEVEL
-    from cgsgan.types import ImplicitScenes, TriPlanes
+    from cgsgan.types import ImplicitScenes, SdfPlanes, TriPlanes
 
-    field = isinstance(scenes, TriPlanes | ImplicitScenes)
-    if arguments.method == "density" and not field:
-        raise ValueError("--method density: these scenes are Gaussians, which have none; use --method views")
-    if field and arguments.method != "views":
+    fields = {TriPlanes: "density", ImplicitScenes: "density", SdfPlanes: "distance"}
+    own = fields.get(type(scenes), "views")
+    method = own if arguments.method == "auto" else arguments.method
+    if method not in {own, "views"}:
+        raise ValueError(f"--method {method}: these scenes are {_kind(scenes)}, which have none; use --method {own}")
+    if arguments.level is not None and method != "density":
+        raise ValueError("--level: is a density of a field; other surfaces have none")
+    if method == "density":
         level = LEVEL if arguments.level is None else arguments.level
         return mesh_density(renderer, scenes, resolution=arguments.resolution, level=level, progress=progress)
-    if arguments.level is not None:
-        raise ValueError("--level: is a density of a field; views of a scene are fused without one")
+    if method == "distance":
+        return mesh_zero_level(renderer, scenes, resolution=arguments.resolution, progress=progress)
     settings = FusionSettings(resolution=arguments.resolution, size=max(128, 2 * arguments.resolution))
     return fuse_views(renderer, scenes, surrounding_views(arguments.views), settings, progress=progress)
+
+
+def _kind(scenes) -> str:
+    from cgsgan.types import Gaussians, SdfPlanes, TriPlanes
+
+    names = {Gaussians: "Gaussians", TriPlanes: "tri-planes of density", SdfPlanes: "tri-planes of signed distance"}
+    return names.get(type(scenes), "implicit fields")

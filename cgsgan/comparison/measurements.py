@@ -15,6 +15,7 @@ from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import FeatureExtractor
+from cgsgan.training.poses import PosePrior
 
 Value = str | int | float | None
 
@@ -87,7 +88,10 @@ def compare(
         for entrant in contestants:
             dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=progress)
             source = GeneratorScenes(entrant.generator, config.quality.truncation_psi)
-            evaluator = Evaluator(source, dataset, extractor, config.quality, accelerator, progress, identity)
+            evaluator = Evaluator(
+                source, dataset, extractor, config.quality, accelerator, progress, identity,
+                prior=PosePrior.of(entrant.generator.config.training.poses),
+            )  # fmt: skip
             quality.append(evaluator.measure())
         rows |= _figures(quality)
     return Comparison(

@@ -99,7 +99,7 @@ def measure_training(
     with tempfile.TemporaryDirectory() as folder:
         for entrant in contestants:
             config = entrant.generator.config
-            own = replace(data, resolution=config.resolution)
+            own = replace(data, resolution=config.resolution, labels=config.data.labels)
             training = replace(config.training, start_from=None, evaluate_kimg=0.0, trackers=())
             trainers.append(
                 build_trainer(replace(config, data=own, training=training), RunFolder(Path(folder)), accelerator)

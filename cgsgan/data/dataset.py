@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from cgsgan.cameras import LABEL_SIZE
 from cgsgan.data import cache
 from cgsgan.data.archive import FileSource
-from cgsgan.data.entries import find_images, find_masks, read_labels, select_entries
+from cgsgan.data.entries import find_images, find_masks, find_pictures, read_labels, select_entries
 from cgsgan.data.errors import DatasetError
 from cgsgan.data.labels import flip_labels
 from cgsgan.data.names import Names
@@ -43,6 +44,8 @@ class DataConfig:
         path: folder or zip with ``dataset.json``, or WebDataset shards: a .tar, a folder of them, or a pattern such as
             ``s3://bucket/heads-{000000..000127}.tar``, of any file system that fsspec reads; None makes (once) and
             uses the procedural heads of ``synthetic``.
+        labels: whether the cameras of pictures are read. Off, all pictures of a set are taken and no ``dataset.json``
+            is looked at, or for; fakes then need cameras of their own, ``training.poses.source: prior``.
         resolution: size of the training pictures; larger files are reduced by a box filter.
         x_flip: add the mirror image of every picture, with the mirrored camera.
         mask_folder: grey PNG masks with the stems of the pictures, a folder inside the data set or on disk;
@@ -59,6 +62,7 @@ class DataConfig:
     """
 
     path: str | None = None
+    labels: bool = True
     resolution: int = 64
     x_flip: bool = True
     mask_folder: str | None = None
@@ -88,7 +92,7 @@ class RealBatch:
 
     Attributes:
         premultiplied: RGB times alpha, and alpha; all in [0, 1], sRGB.
-        camera_labels: the 25 numbers of each.
+        camera_labels: the 25 numbers of each; NaN for a set without, so that nothing can look at them unnoticed.
     """
 
     premultiplied: Float[Tensor, "batch 4 size size"]
@@ -122,7 +126,7 @@ class HeadDataset:
         reader: PictureReader,
         *,
         rows: Int64[np.ndarray, " entry"],
-        labels: Float32[np.ndarray, "entry 25"],
+        labels: Float32[np.ndarray, "entry 25"] | None,
         x_flip: bool,
         pixels: UInt8[np.ndarray, "image size size 4"] | None = None,
     ) -> None:
@@ -134,15 +138,30 @@ class HeadDataset:
         self.file_size = reader.file_size
         self.location = reader.location
         self.keep_alive: object = None
-        self._straight: Float[Tensor, "entry 25"] = torch.from_numpy(labels)
+        self._straight: Float[Tensor, "entry 25"] | None = None if labels is None else torch.from_numpy(labels)
 
     def __len__(self) -> int:
-        return len(self._straight) * (2 if self.x_flip else 1)
+        return len(self._rows) * (2 if self.x_flip else 1)
 
     @property
     def labels(self) -> Float[Tensor, "index 25"]:
-        """The label of every index, mirror images included; made anew at each call."""
-        return torch.cat([self._straight, flip_labels(self._straight)]) if self.x_flip else self._straight
+        """The label of every index, mirror images included; made anew at each call.
+
+        Raises:
+            DatasetError: for a set that was opened without cameras.
+        """
+        straight = self._cameras()
+        return torch.cat([straight, flip_labels(straight)]) if self.x_flip else straight
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has cameras."""
+        return self._straight is not None
+
+    def _cameras(self) -> Float[Tensor, "entry 25"]:
+        if self._straight is None:
+            raise DatasetError(f"{self.location}: was opened without cameras (data.labels: false), which this needs")
+        return self._straight
 
     def without_flips(self) -> HeadDataset:
         """The same pictures, not copied, without mirror images."""
@@ -195,11 +214,14 @@ class HeadDataset:
         return RealBatch(premultiplied=torch.from_numpy(values), camera_labels=self._labels_of(entries, flipped))
 
     def sample_labels(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "count 25"]:
-        """Labels drawn uniformly, with replacement, from all indices."""
+        """Labels drawn uniformly, with replacement, from all indices; DatasetError for a set without cameras."""
+        self._cameras()
         index = torch.randint(len(self), (count,), generator=generator).numpy()
         return self._labels_of(index % len(self._rows), index >= len(self._rows))
 
     def _labels_of(self, entries: np.ndarray, flipped: np.ndarray) -> Float[Tensor, "batch 25"]:
+        if self._straight is None:
+            return torch.full((len(entries), LABEL_SIZE), torch.nan)
         labels, mirrored = self._straight[torch.from_numpy(entries)], torch.from_numpy(flipped)
         labels[mirrored] = flip_labels(labels[mirrored])
         return labels
@@ -265,10 +287,14 @@ def open_dataset(config: DataConfig, *, progress: Progress = ignore_progress) ->
 
 
 def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDataset:
-    names, labels = read_labels(source, use_cache=config.cache)
+    names, labels = (
+        read_labels(source, use_cache=config.cache)
+        if config.labels
+        else (find_pictures(source, config.mask_folder), None)
+    )
     images = find_images(names, source, config.mask_folder)
     order = select_entries(names, source.location, index_list=config.index_list, max_size=config.max_size)
-    whole = len(order) == len(labels) and bool((order[1:] > order[:-1]).all())
+    whole = len(order) == len(names) and bool((order[1:] > order[:-1]).all())
     used, rows = (order, order) if whole else np.unique(order, return_inverse=True)
     if len(used) < len(images):
         every = list(images)
@@ -289,7 +315,7 @@ def _open(config: DataConfig, source: FileSource, progress: Progress) -> HeadDat
     return HeadDataset(
         reader,
         rows=rows.astype(np.int64).reshape(-1),
-        labels=labels if whole else labels[order],
+        labels=labels if whole or labels is None else labels[order],
         x_flip=config.x_flip,
         pixels=pixels,
     )

@@ -59,6 +59,40 @@ def read_labels(source: FileSource, *, use_cache: bool = True) -> tuple[Names, F
     return Names(name for name, _ in pairs), check_labels(pairs, source.location).astype(np.float32)
 
 
+def has_cameras(path: str | None) -> bool:
+    """Whether the set at ``path`` has cameras; the procedural heads (None) do.
+
+    Raises:
+        DatasetError: when there is nothing to open.
+    """
+    if path is None:
+        return True
+    source = open_source(path)
+    return isinstance(source, ShardSource) or LABEL_FILE in source.names
+
+
+def find_pictures(source: FileSource, mask_folder: str | None) -> Names:
+    """Every picture of a set without cameras, by name; hidden files and a mask folder inside the set left out.
+
+    Raises:
+        DatasetError: when there is none.
+    """
+    if isinstance(source, ShardSource):
+        expect_no_faults(source)
+        return source.images
+    masks = None if mask_folder is None else f"{mask_folder.rstrip('/')}/"
+    found = sorted(
+        name
+        for name in source.names
+        if name.lower().endswith(IMAGE_SUFFIXES)
+        and not any(part.startswith(".") for part in name.split("/"))
+        and not (masks is not None and name.startswith(masks))
+    )
+    if not found:
+        raise DatasetError(f"{source.location}: there is no picture in it; expected PNG, JPEG or WebP files")
+    return Names(found)
+
+
 def expect_no_faults(source: ShardSource) -> None:
     """Raise a DatasetError that names the first sample of shards that cannot be used, and one for an empty set."""
     if source.faults:
@@ -74,7 +108,8 @@ def _expect_labels(source: FileSource) -> None:
     if LABEL_FILE not in source.names:
         raise DatasetError(
             f"{source.location}: there is no {LABEL_FILE} in it; expected EG3D's format: pictures, and a "
-            f"{LABEL_FILE} with the camera of each"
+            f"{LABEL_FILE} with the camera of each (training without cameras: data.labels: false and "
+            "training.poses.source: prior)"
         )
 
 

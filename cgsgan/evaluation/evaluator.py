@@ -21,12 +21,13 @@ from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation.kept import read_kept, write_kept
 from cgsgan.evaluation.pose import TaughtEstimator, learn_poses, pose_figures
 from cgsgan.evaluation.scenes import SceneSource
-from cgsgan.evaluation.settings import EvaluationConfig, check_needs
+from cgsgan.evaluation.settings import EvaluationConfig, check_needs, check_unlabelled
 from cgsgan.evaluation.studio import Studio
 from cgsgan.evaluation.views import depth_figures, view_consistency, view_likeness
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.metrics.figures import Figures, compare_sets, compare_yaw_bins
 from cgsgan.metrics.sliced_wasserstein import sliced_wasserstein_distance
+from cgsgan.training.draws import LabelPool
 
 PATCH_PICTURES, PATCH_SIZE = 2048, 128
 """The sliced Wasserstein distance takes at most so many pictures, reduced to at most this side: it holds them all."""
@@ -56,6 +57,7 @@ class Evaluator:
         progress: told of what is done by the main process.
         identity: features that know faces, for the metric of that name.
         truth: heads of known depth, for the metric ``depth``.
+        prior: cameras to look from when the data set has none; otherwise those of its pictures are taken.
     """
 
     source: SceneSource
@@ -66,10 +68,13 @@ class Evaluator:
     progress: Progress = ignore_progress
     identity: FeatureExtractor | None = None
     truth: DepthTruth | None = None
+    prior: LabelPool | None = None
     real_index: Int64[Tensor, " real"] = field(init=False)
 
     def __post_init__(self) -> None:
         check_needs(self.config.metrics, identity=self.identity is not None, truth=self.truth is not None)
+        if not self.dataset.labelled:
+            check_unlabelled(self.config.metrics, prior=self.prior is not None)
         order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(0))
         self.real_index = order[: self.config.count]
 
@@ -148,9 +153,11 @@ class Evaluator:
         return figures
 
     def draw(self, seed: int) -> Draws:
-        """Latents, and cameras of real pictures, by position."""
+        """Latents, and cameras of real pictures, or of the prior where those have none, by position."""
         random, count = torch.Generator().manual_seed(FIRST_SEED + seed), self.config.count
         z = torch.randn(count, self.source.z_dim, generator=random)
+        if self.prior is not None and not self.dataset.labelled:
+            return Draws(z=z, labels=self.prior.sample_labels(count, random))
         labels = self.dataset.labels[self.real_index]
         return Draws(z=z, labels=labels[torch.randint(len(labels), (count,), generator=random)])
 

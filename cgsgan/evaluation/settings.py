@@ -11,6 +11,8 @@ from cgsgan.metrics.figures import MetricName
 ALL_METRICS: tuple[MetricName, ...] = get_args(MetricName)
 SELF_SUFFICIENT = tuple(name for name in ALL_METRICS if name not in ("identity", "depth"))
 """What can be measured without a network that knows faces and without heads of known depth."""
+NEEDS_LABELS = ("pose", "yaw")
+"""What compares cameras of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,26 @@ def check_needs(metrics: tuple[str, ...], *, identity: bool, truth: bool) -> Non
         raise ValueError("--metrics identity needs a network that knows faces: --identity-model and --identity-weights")
     if "depth" in metrics and not truth:
         raise ValueError("--metrics depth needs heads of known depth: --depth-truth")
+
+
+def check_unlabelled(metrics: tuple[str, ...], *, prior: bool) -> None:
+    """Refuse what a set without cameras cannot tell.
+
+    Args:
+        metrics: what is to be measured.
+        prior: whether there is a distribution of cameras to look from.
+
+    Raises:
+        ValueError: names the metric, or what is missing, and the way out.
+    """
+    wanting = [name for name in metrics if name in NEEDS_LABELS]
+    if wanting:
+        raise ValueError(
+            f"--metrics {' '.join(wanting)} compare cameras, which the data set does not have; leave them out, or give "
+            "one with a dataset.json"
+        )
+    if not prior:
+        raise ValueError(
+            "the data set has no cameras, and the generator was trained with labels, not with a prior; expected a set "
+            "with a dataset.json"
+        )

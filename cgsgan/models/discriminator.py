@@ -14,7 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgsgan.models.discriminator_inputs import append_raw_images, check_raw_images, to_channels_last
+from cgsgan.models.discriminator_inputs import (
+    append_coordinates,
+    append_raw_images,
+    check_raw_images,
+    to_channels_last,
+)
 from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear, at_least_float32
 from cgsgan.models.mapping import CameraMapping
 
@@ -52,6 +57,11 @@ class DiscriminatorConfig:
         dual: whether it takes two pictures: the final one, and the one rendered at the neural resolution, which is
             enlarged and follows in channels of its own. What super-resolution adds must then fit what was
             rendered.
+        coordinates: channels that hold the position of each pixel (CoordConv): none, at the first convolution
+            ("input"), or also at every 3 x 3 convolution of the blocks ("blocks", as in pi-GAN).
+        pose_head: it also tells yaw and pitch of the camera of a picture; see ``training.loss.pose_weight``.
+        latent_head: it also tells so many numbers of the latent of a picture, the generator's ``mapping.z_dim``;
+            see ``training.loss.latent_weight``. 0: it does not.
         dead_block: whether it carries the unused, frozen copy of the 8 px block of the published networks.
     """
 
@@ -70,6 +80,9 @@ class DiscriminatorConfig:
     half_dtype: Literal["float16", "bfloat16"] = "float16"
     half_on_cpu: bool = False
     dual: bool = False
+    coordinates: Literal["none", "input", "blocks"] = "none"
+    pose_head: bool = False
+    latent_head: int = 0
     dead_block: bool = False
 
     def __post_init__(self) -> None:
@@ -81,6 +94,8 @@ class DiscriminatorConfig:
                 f"discriminator: resolution must be a power of two of at least {2 * EPILOGUE_SIZE * self.unshuffle} "
                 f"px with unshuffle {self.unshuffle}, got {size}"
             )
+        if self.latent_head < 0:
+            raise ValueError(f"discriminator: latent_head must be 0 or generator.mapping.z_dim, got {self.latent_head}")
         if self.half_on_cpu and self.half_dtype != "bfloat16":
             raise ValueError(f"discriminator: half_on_cpu needs half_dtype bfloat16, got {self.half_dtype}")
         if self.channels is not None and len(self.channels) != len(self.block_sizes) + 1:
@@ -100,6 +115,25 @@ class DiscriminatorConfig:
         if self.channels is not None:
             return self.channels
         return tuple(min(32768 // size, 512) for size in (*self.block_sizes, EPILOGUE_SIZE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a discriminator says of pictures.
+
+    Attributes:
+        logits: > 0 is real.
+        pose: yaw and pitch of their cameras, radians; None without such a head.
+        latent: that they were made from; None without such a head.
+    """
+
+    logits: Float[Tensor, "batch 1"]
+    pose: Float[Tensor, "batch 2"] | None = None
+    latent: Float[Tensor, "batch z_dim"] | None = None
+
+    def parts(self) -> dict[str, Tensor | None]:
+        """By name, without copies."""
+        return {"logits": self.logits, "pose": self.pose, "latent": self.latent}
 
 
 class Downsample(nn.Module):
@@ -145,15 +179,22 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self.conv0 = EqualizedConv2d(channels, channels, 3, activation="leaky_relu", clamp=config.clamp)
-        self.conv1 = EqualizedConv2d(channels, out_channels, 3, activation="leaky_relu", clamp=config.clamp)
+        self.coordinates = config.coordinates == "blocks"
+        more = 2 if self.coordinates else 0
+        self.conv0 = EqualizedConv2d(channels + more, channels, 3, activation="leaky_relu", clamp=config.clamp)
+        self.conv1 = EqualizedConv2d(channels + more, out_channels, 3, activation="leaky_relu", clamp=config.clamp)
         self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False)
         self.downsample = Downsample(config.downsample)
 
     def forward(self, x: Float[Tensor, "batch in height width"]) -> Float[Tensor, "batch out out_height out_width"]:
         """Apply the block in the dtype of ``x``."""
         skip = self.skip(self.downsample.decimate(x), gain=RESIDUAL_GAIN)
-        return skip + self.downsample.convolve(self.conv0(x), self.conv1)
+        place = append_coordinates if self.coordinates else _unchanged
+        return skip + self.downsample.convolve(place(self.conv0(place(x))), self.conv1)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 class Epilogue(nn.Module):
@@ -165,11 +206,17 @@ class Epilogue(nn.Module):
         self.conv = EqualizedConv2d(channels + 1, channels, 3, activation="leaky_relu", clamp=config.clamp)
         self.fc = EqualizedLinear(channels * EPILOGUE_SIZE**2, channels, activation="leaky_relu")
         self.out = EqualizedLinear(channels, config.camera_width if config.camera_conditioning else 1)
+        self.pose = EqualizedLinear(channels, 2) if config.pose_head else None
+        self.latent = EqualizedLinear(channels, config.latent_head) if config.latent_head else None
 
-    def forward(self, x: Float[Tensor, "batch channel 4 4"]) -> Float[Tensor, "batch out"]:
-        """Features to the vector that is projected on the camera's, or to the logit."""
+    def forward(
+        self, x: Float[Tensor, "batch channel 4 4"]
+    ) -> tuple[Float[Tensor, "batch out"], Float[Tensor, "batch 2"] | None, Float[Tensor, "batch z_dim"] | None]:
+        """Features to the vector that is projected on the camera's, or to the logit; to pose and latent, if told."""
         x = append_minibatch_std(at_least_float32(x), self.group)
-        return self.out(self.fc(self.conv(x).flatten(1)))
+        x = self.fc(self.conv(x).flatten(1))
+        pose = None if self.pose is None else self.pose(x)
+        return self.out(x), pose, None if self.latent is None else self.latent(x)
 
 
 class Discriminator(nn.Module):
@@ -187,7 +234,7 @@ class Discriminator(nn.Module):
         self.config = config
         channels = config.resolve_channels()
         self.from_rgb = EqualizedConv2d(
-            (6 if config.dual else 3) * config.unshuffle**2,
+            (6 if config.dual else 3) * config.unshuffle**2 + (0 if config.coordinates == "none" else 2),
             channels[0],
             1 if config.unshuffle == 1 else 3,
             activation="leaky_relu",
@@ -229,6 +276,15 @@ class Discriminator(nn.Module):
         camera_labels: Float[Tensor, "batch label"],
         raw_images: Float[Tensor, "batch 3 raw_height raw_width"] | None = None,
     ) -> Float[Tensor, "batch 1"]:
+        """The logits alone; see :meth:`judge`."""
+        return self.judge(images, camera_labels, raw_images).logits
+
+    def judge(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        camera_labels: Float[Tensor, "batch label"],
+        raw_images: Float[Tensor, "batch 3 raw_height raw_width"] | None = None,
+    ) -> Judgement:
         """Judge images.
 
         Args:
@@ -247,14 +303,22 @@ class Discriminator(nn.Module):
                 images = append_raw_images(images, at_least_float32(raw_images))
             x = to_channels_last(images, self.config.unshuffle)
             half = self.config.half_precision_blocks if images.is_cuda or self.config.half_on_cpu else 0
+            if self.config.coordinates != "none":
+                x = append_coordinates(x)
             x = self.from_rgb(x.to(self._dtype(half > 0)))
             for index, block in enumerate(self.blocks):
                 x = block(x.to(self._dtype(index < half)))
-            if self.camera is None:
-                return self.epilogue(x)
-            labels = (camera_labels - self.label_mean) / self.label_std
-            product = self.epilogue(x) * self.camera(labels)
-            return product.sum(dim=1, keepdim=True) * (1 / math.sqrt(self.config.camera_width))
+            logits, pose, latent = self.epilogue(x)
+            if self.camera is not None:
+                labels = (camera_labels - self.label_mean) / self.label_std
+                product = logits * self.camera(labels)
+                logits = product.sum(dim=1, keepdim=True) * (1 / math.sqrt(self.config.camera_width))
+            return Judgement(logits=logits, pose=pose, latent=latent)
+
+    @property
+    def recognizes(self) -> bool:
+        """Whether it tells more of pictures than logits."""
+        return self.config.pose_head or self.config.latent_head > 0
 
     def _dtype(self, half: bool) -> torch.dtype:
         return getattr(torch, self.config.half_dtype) if half else self.label_mean.dtype

@@ -34,6 +34,18 @@ def append_raw_images(
     return torch.cat([images, resize(raw_images, images.shape[-1])], dim=1)
 
 
+def append_coordinates(
+    x: Float[Tensor, "batch channel height width"],
+) -> Float[Tensor, "batch channels_and_two height width"]:
+    """Append the position of every pixel: x and y from -1 (left, top) to 1 (right, bottom), the outermost pixels'
+    centres included (CoordConv; Liu et al. 2018).
+    """
+    batch, _, height, width = x.shape
+    across = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device).expand(batch, 1, height, width)
+    down = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)[:, None].expand(batch, 1, height, width)
+    return torch.cat([x, across, down], dim=1)
+
+
 def to_channels_last(
     images: Float[Tensor, "batch image_channel height width"], unshuffle: int
 ) -> Float[Tensor, "batch channel small_height small_width"]:

@@ -40,8 +40,22 @@ def interval_weights(
         activation: what makes densities of them.
     """
     density = activate_density((raw_densities[..., :-1] + raw_densities[..., 1:]) / 2, activation)
+    return density_weights(density, distances.diff(dim=-1))
+
+
+def density_weights(
+    densities: Float[Tensor, "*batch interval"], lengths: Float[Tensor, "*batch interval"]
+) -> Float[Tensor, "*batch interval"]:
+    """How much each of several intervals, one behind the other, contributes to its ray.
+
+    Their sum is the coverage, 1 - transmittance: nothing is made opaque at the end, so that what stands behind shows.
+
+    Args:
+        densities: within each interval, per world unit, >= 0.
+        lengths: of the intervals, world units.
+    """
     # Not expm1: in float32 this is exactly 0 where next to nothing is, and whether a ray hits anything depends on it.
-    opacities = 1 - torch.exp(-density * distances.diff(dim=-1))
+    opacities = 1 - torch.exp(-densities * lengths)
     passed = pad(1 - opacities + TRANSMITTANCE_FLOOR, (1, -1), value=1.0)
     return opacities * passed.cumprod(dim=-1)
 

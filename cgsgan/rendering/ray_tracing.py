@@ -99,7 +99,7 @@ class RayTracer:
             else:
                 result = self._follow(part, first_scene)
             results.append(result)
-        features, alphas, distances = (_assemble([r[i] for r in results], parts, scenes) for i in range(3))
+        features, alphas, distances = (assemble_chunks([r[i] for r in results], parts, scenes) for i in range(3))
         nearest = torch.stack([r[3] for r in results]).amin()
         farthest = torch.stack([r[4] for r in results]).amax()
         return features, alphas, torch.minimum(torch.maximum(distances, nearest), farthest)
@@ -167,7 +167,7 @@ def chunks(scenes: int, rays: int, rays_at_once: int) -> Iterator[tuple[slice, s
             yield slice(scene, min(scene + scenes_at_once, scenes)), slice(ray, min(ray + per_scene, rays))
 
 
-def _assemble(results: list[Tensor], parts: list[tuple[slice, slice]], scenes: int) -> Tensor:
+def assemble_chunks(results: list[Tensor], parts: list[tuple[slice, slice]], scenes: int) -> Tensor:
     """Chunks in the order of :func:`chunks` to ``[scene, ray, ...]``."""
     if parts[0][0].stop == scenes:
         return torch.cat(results, dim=1)

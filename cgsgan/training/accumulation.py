@@ -134,16 +134,18 @@ class AccumulatedSteps:
     def _join(self, found: list[JudgedImages]) -> JudgedImages:
         raw = [part.raw_images for part in found if part.raw_images is not None]
         logits = [part.logits for part in found if part.logits is not None]
+        z = [part.z for part in found if part.z is not None]
         return JudgedImages(
             images=_interleave([part.images for part in found]),
             camera_labels=_interleave([part.camera_labels for part in found]),
             raw_images=_interleave(raw) if raw else None,
             logits=_interleave(logits) if logits else None,
+            z=_interleave(z) if z else None,
         )
 
 
 def _share(judged: JudgedImages, part: slice) -> JudgedImages:
-    return replace(judged, logits=None).map(lambda tensor: tensor[part])
+    return replace(judged, logits=None, pose=None, latent=None).map(lambda tensor: tensor[part])
 
 
 def _interleave(parts: list[Tensor]) -> Tensor:

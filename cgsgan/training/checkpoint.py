@@ -3,6 +3,7 @@
 A checkpoint is a folder ``RUN/checkpoints/kimg-000123``:
 
     generator.safetensors      the averaged generator; its header carries the whole config, so the file stands alone
+    generator_slow.safetensors the slower average, where a run keeps two
     training.safetensors       both networks and both optimisers, to resume
     state.json                 images seen, step, position in the data
 
@@ -26,12 +27,14 @@ from cgsgan.training.generator_file import (
     GENERATOR_FILE,
     CheckpointError,
     GeneratorFile,
+    read_generator,
     save_tensors,
     write_generator,
 )
 
 TRAINING_FILE = "training.safetensors"
 STATE_FILE = "state.json"
+SLOW_FILE = "generator_slow.safetensors"
 BEST_FILE = "best.json"
 SHIPPED_FILE = Path(__file__).parents[1] / "assets" / GENERATOR_FILE
 SHIPPED_NAME = "shipped"
@@ -53,10 +56,16 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, generator: GeneratorFile, training: TrainingState, *, keep: int = 0, milestone_kimg: float = 0.0
+    folder: Path,
+    generator: GeneratorFile,
+    training: TrainingState,
+    *,
+    slow: GeneratorFile | None = None,
+    keep: int = 0,
+    milestone_kimg: float = 0.0,
 ) -> Path:
     """Write a checkpoint folder atomically below ``folder``, note its score if ``training.progress`` has one, and
-    remove old ones, see :func:`prune_checkpoints`.
+    remove old ones, see :func:`prune_checkpoints`. ``slow`` is the slower average, if there is one.
 
     Returns:
         The new checkpoint's folder.
@@ -70,6 +79,8 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_generator(partial / GENERATOR_FILE, generator)
+        if slow is not None:
+            write_generator(partial / SLOW_FILE, slow)
         save_tensors(partial / TRAINING_FILE, training.tensors)
         (partial / STATE_FILE).write_text(json.dumps(training.progress, indent=1), encoding="utf-8")
         for path in partial.iterdir():
@@ -229,6 +240,12 @@ def find_generator(path: Path | str | None, *, best: bool = False) -> Path:
     if not checkpoints:
         raise CheckpointError(f"{path}: holds no checkpoint (looked for checkpoints/kimg-*/{GENERATOR_FILE})")
     return checkpoints[-1] / GENERATOR_FILE
+
+
+def read_slow_weights(checkpoint: Path) -> dict[str, Tensor] | None:
+    """Weights of the slower average in a checkpoint folder; None where there is none."""
+    path = checkpoint / SLOW_FILE
+    return read_generator(path).weights if path.is_file() else None
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:

@@ -19,12 +19,18 @@ class JudgedImages:
         raw_images: what was rendered before super-resolution, in [0, 1], for a dual discriminator. None for real
             pictures: theirs are made when the resolution is known.
         logits: what the discriminator said of them, with its graph, when it has been asked already.
+        z: latents that fakes were made from.
+        pose: what the discriminator took for their yaw and pitch, if it tells and has been asked.
+        latent: the same of their latents.
     """
 
     images: Float[Tensor, "batch 3 height width"]
     camera_labels: Float[Tensor, "batch 25"]
     raw_images: Float[Tensor, "batch 3 raw_height raw_width"] | None = None
     logits: Float[Tensor, "batch 1"] | None = None
+    z: Float[Tensor, "batch z_dim"] | None = None
+    pose: Float[Tensor, "batch 2"] | None = None
+    latent: Float[Tensor, "batch z_dim"] | None = None
 
     @property
     def parts(self) -> list[Tensor]:

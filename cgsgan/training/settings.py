@@ -10,6 +10,7 @@ from cgsgan.training.augmentation import AugmentationConfig
 from cgsgan.training.growth import GrowthConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
+from cgsgan.training.poses import PoseConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,9 @@ class LossConfig:
         knn_weight: weight of the neighbour distances of the coarsest anchors.
         knn_neighbors: how many neighbours count.
         center_weight: weight of the centre of mass of the coarsest anchors.
+        pose_weight: weight of the mean squared error (radians) of what ``discriminator.pose_head`` tells of fakes, for
+            both players; without that head it does nothing. The default is pi-GAN's.
+        latent_weight: the same for ``discriminator.latent_head``.
         blur_sigma: blur of all discriminator inputs at the start, pixels.
         blur_fade_kimg: it has faded out after this many images. 0 is off.
     """
@@ -63,6 +67,8 @@ class LossConfig:
     knn_weight: float = 20.0
     knn_neighbors: int = 64
     center_weight: float = 1.0
+    pose_weight: float = 15.0
+    latent_weight: float = 1.0
     blur_sigma: float = 10.0
     blur_fade_kimg: float = 200.0
 
@@ -101,7 +107,10 @@ class TrainingConfig:
         augmentation: see AugmentationConfig.
         planes: see PlaneTrainingConfig.
         growth: see GrowthConfig.
+        poses: where the cameras of fakes come from, see PoseConfig.
         ema_halflife_kimg: half-life of the averaged generator.
+        ema_slow_halflife_kimg: half-life of a second averaged generator (pi-GAN keeps two); name its file in a
+            checkpoint, ``generator_slow.safetensors``, to look at it or measure it. None: there is none.
         ema_rampup: at most this fraction of the images seen so far.
         mixed_precision: Accelerate's word for autocast of the generator; fp16 is not offered for it. The discriminator
             has its own (``discriminator.half_precision_blocks``).
@@ -138,7 +147,9 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
+    poses: PoseConfig = field(default_factory=PoseConfig)
     ema_halflife_kimg: float = 10.0
+    ema_slow_halflife_kimg: float | None = None
     ema_rampup: float = 0.05
     mixed_precision: Literal["no", "bf16"] = "no"
     tf32: bool = False
@@ -171,6 +182,17 @@ class TrainingConfig:
             raise ValueError(
                 "training: expected evaluate_kimg >= 0 and evaluate_count >= 8, got "
                 f"{self.evaluate_kimg} and {self.evaluate_count}"
+            )
+        if not (self.loss.pose_weight >= 0 and self.loss.latent_weight >= 0):
+            raise ValueError(
+                "training.loss: expected pose_weight >= 0 and latent_weight >= 0, got "
+                f"{self.loss.pose_weight} and {self.loss.latent_weight}"
+            )
+        slow = self.ema_slow_halflife_kimg
+        if slow is not None and not self.ema_halflife_kimg < slow < float("inf"):
+            raise ValueError(
+                "training.ema_slow_halflife_kimg: expected more than ema_halflife_kimg, "
+                f"{self.ema_halflife_kimg:g}, or null, got {slow}"
             )
         if self.loss.r1_interval < 1:
             raise ValueError(f"training.loss.r1_interval: expected >= 1, got {self.loss.r1_interval}")

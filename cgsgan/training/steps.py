@@ -19,6 +19,7 @@ from cgsgan.losses.adversarial import (
 )
 from cgsgan.losses.density import density_smoothness
 from cgsgan.losses.gradient_penalty import r1_penalty
+from cgsgan.models.discriminator import Judgement
 from cgsgan.models.mapping import Mapping
 from cgsgan.models.triplane.resampling import resize
 from cgsgan.rendering.renderer import Renderer
@@ -28,6 +29,7 @@ from cgsgan.training.growth import GrowthConfig, enlarge
 from cgsgan.training.judged import JudgedImages
 from cgsgan.training.multiview import multiview_backward
 from cgsgan.training.planes import PlaneTrainingConfig
+from cgsgan.training.recognition import recognition_loss
 from cgsgan.training.regularization import regularize_anchors
 from cgsgan.training.schedules import blur, blur_sigma, density_noise, neural_resolution
 from cgsgan.training.settings import LossConfig
@@ -114,6 +116,7 @@ class AdversarialSteps:
         output = self._generate(draws)
         views = range(draws.camera_labels.shape[1])
         logits: list[Tensor] = []
+        errors: list[Stats] = []
         kept: list[JudgedImages] = []
 
         def view_loss(scenes: Scenes, view: int) -> Tensor:
@@ -121,17 +124,15 @@ class AdversarialSteps:
             if view == keep_view:
                 fakes = self._judge_for_both(pictures, images_seen)
                 kept.append(fakes)
-                view_logits = fakes.logits
-                assert view_logits is not None
-                loss = self._generator_loss(view_logits, real_logits)
+                loss = self._generator_loss(fakes, real_logits, errors)
                 gradients = torch.autograd.grad(loss, fakes.parts, retain_graph=True)
                 # A loss with exactly these gradients at the pictures.
                 loss = sum((part * gradient).sum() for part, gradient in zip(pictures.parts, gradients, strict=True))
                 assert isinstance(loss, Tensor)
             else:
-                view_logits = self._judge(pictures, images_seen)
-                loss = self._generator_loss(view_logits, real_logits)
-            logits.append(view_logits.detach())
+                fakes = self._judge(pictures, images_seen)
+                loss = self._generator_loss(fakes, real_logits, errors)
+            logits.append(_logits_of(fakes).detach())
             return loss * share
 
         def joint_loss(scenes: Scenes, _: int) -> Tensor:
@@ -141,10 +142,12 @@ class AdversarialSteps:
             seen = [self._discriminator_input(self._as_judged(view, images_seen), images_seen) for view in pictures]
             # Views of a scene lie B apart, as the members of a minibatch-std group do when V is a multiple of its size.
             labels = torch.cat([view.camera_labels for view in pictures])
-            joint_logits = self._discriminate([torch.cat(part) for part in zip(*seen, strict=True)], labels)
-            logits.append(joint_logits.detach())
+            judgement = self._discriminate([torch.cat(part) for part in zip(*seen, strict=True)], labels)
+            logits.append(judgement.logits.detach())
             rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
-            return self._generator_loss(joint_logits, rivals) * share
+            images, z = torch.cat([view.images for view in pictures]), draws.z.repeat(len(views), 1)
+            fakes = JudgedImages(images=images, camera_labels=labels, z=z, **judgement.parts())
+            return self._generator_loss(fakes, rivals, errors) * share
 
         regularizer, stats = regularize_anchors(output, self.loss)
         if regularizer is not None:
@@ -157,6 +160,7 @@ class AdversarialSteps:
             regularizer=regularizer,
         )
         stats["generator_logits"] = torch.cat(logits).mean()
+        stats |= {name: torch.stack([found[name] for found in errors]).mean() for name in errors[0]}
         return stats, kept[0] if kept else None
 
     @torch.no_grad()
@@ -179,20 +183,22 @@ class AdversarialSteps:
         """Accumulate the discriminator's gradient on a batch of fakes and a batch of reals, judged separately."""
         if self.loss.objective == "non_saturating":
             return self.real_gradients(reals, self.fake_gradients(fakes, images_seen), images_seen)
-        fake_logits = self._logits(fakes, images_seen)
-        real_logits = self._logits(reals, images_seen)
-        relativistic_discriminator_loss(fake_logits, real_logits).backward(inputs=self._judging_weights)
+        fakes = self._judged(fakes, images_seen)
+        fake_logits, real_logits = _logits_of(fakes), _logits_of(self._judged(reals, images_seen))
+        loss = relativistic_discriminator_loss(fake_logits, real_logits)
+        self._with_recognition(loss, fakes).backward(inputs=self._judging_weights)
         return self._logit_stats(real_logits.detach(), fake_logits.detach())
 
     def fake_gradients(self, fakes: JudgedImages, images_seen: int) -> Tensor:
         """The first half of :meth:`discriminator_gradients`; gives the logits of the fakes."""
-        fake_logits = self._logits(fakes, images_seen)
-        discriminator_loss_fake(fake_logits).backward(inputs=self._judging_weights)
-        return fake_logits.detach()
+        fakes = self._judged(fakes, images_seen)
+        loss = discriminator_loss_fake(_logits_of(fakes))
+        self._with_recognition(loss, fakes).backward(inputs=self._judging_weights)
+        return _logits_of(fakes).detach()
 
     def real_gradients(self, reals: JudgedImages, fake_logits: Tensor, images_seen: int) -> Stats:
         """The second half of :meth:`discriminator_gradients`."""
-        real_logits = self._logits(reals, images_seen)
+        real_logits = _logits_of(self._judged(reals, images_seen))
         discriminator_loss_real(real_logits).backward()
         return self._logit_stats(real_logits.detach(), fake_logits)
 
@@ -206,11 +212,9 @@ class AdversarialSteps:
             stats["real_signs"] = real_logits.sign().mean()
         return stats
 
-    def _logits(self, judged: JudgedImages, images_seen: int) -> Tensor:
-        """Those that are there already, or new ones."""
-        if judged.logits is not None:
-            return judged.logits
-        return self._judge(judged, images_seen)
+    def _judged(self, pictures: JudgedImages, images_seen: int) -> JudgedImages:
+        """With the judgement that is there already, or a new one."""
+        return pictures if pictures.logits is not None else self._judge(pictures, images_seen)
 
     def penalty_gradients(self, reals: JudgedImages, images_seen: int, *, fakes: JudgedImages | None = None) -> Stats:
         """Accumulate the gradient of the lazy penalties, R1 on reals and R2 on fakes, those whose gamma is not 0:
@@ -236,10 +240,18 @@ class AdversarialSteps:
         (penalty.mean() * (0.5 * gamma * self.loss.r1_interval)).backward()
         return penalty.detach().mean()
 
-    def _generator_loss(self, fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
-        if real_logits is None:
-            return generator_loss(fake_logits)
-        return relativistic_generator_loss(fake_logits, real_logits)
+    def _generator_loss(self, fakes: JudgedImages, real_logits: Tensor | None, errors: list[Stats]) -> Tensor:
+        """Of fakes that have been judged; what was recognised of them goes to ``errors``."""
+        logits = _logits_of(fakes)
+        loss = generator_loss(logits) if real_logits is None else relativistic_generator_loss(logits, real_logits)
+        return self._with_recognition(loss, fakes, errors)
+
+    def _with_recognition(self, loss: Tensor, fakes: JudgedImages, errors: list[Stats] | None = None) -> Tensor:
+        """Plus the error of what a discriminator with heads for that recognised of fakes: the same for both players."""
+        more, found = recognition_loss(fakes, self.loss)
+        if errors is not None:
+            errors.append(found)
+        return loss if more is None else loss + more
 
     @torch.no_grad()
     def _rivals(self, reals: JudgedImages | None, images_seen: int) -> Tensor | None:
@@ -247,7 +259,7 @@ class AdversarialSteps:
         if self.loss.objective != "relativistic":
             return None
         assert reals is not None, "a relativistic generator needs real pictures"
-        return self._judge(reals, images_seen)
+        return self._judge(reals, images_seen).logits
 
     def _freeze_discriminator(self, frozen: bool) -> None:
         for parameter in self._judging_weights:
@@ -282,7 +294,7 @@ class AdversarialSteps:
         )
         raw = rendered.raw_images.squeeze(1) if self.dual and rendered.raw_images is not None else None
         images = enlarge(rendered.images.squeeze(1), self.size)
-        return JudgedImages(images=images, camera_labels=labels, raw_images=raw)
+        return JudgedImages(images=images, camera_labels=labels, raw_images=raw, z=draws.z)
 
     def neural_resolution(self, images_seen: int) -> int:
         """Side in pixels of what a volume renderer renders before super-resolution, at this moment of the run."""
@@ -314,22 +326,31 @@ class AdversarialSteps:
     def _as_judged(self, pictures: JudgedImages, images_seen: int) -> list[Tensor]:
         return [part * 2 - 1 for part in self._with_raw(pictures, images_seen).parts]
 
-    def _judge(self, pictures: JudgedImages, images_seen: int) -> Tensor:
+    def _judge(self, pictures: JudgedImages, images_seen: int) -> JudgedImages:
+        """The same pictures with what the discriminator says of them."""
         seen = self._discriminator_input(self._as_judged(pictures, images_seen), images_seen)
-        return self._discriminate(seen, pictures.camera_labels)
+        return replace(pictures, **self._discriminate(seen, pictures.camera_labels).parts())
 
-    def _discriminate(self, seen: Sequence[Tensor], labels: Tensor) -> Tensor:
+    def _discriminate(self, seen: Sequence[Tensor], labels: Tensor) -> Judgement:
         image, *raw = seen
         with self.autocast():
-            return self.discriminator(image, labels, *raw)
+            if getattr(self.discriminator, "recognizes", False):
+                return self.discriminator.judge(image, labels, *raw)  # type: ignore[operator]
+            # Through __call__, which may be compiled.
+            return Judgement(logits=self.discriminator(image, labels, *raw))
 
     def _judge_for_both(self, pictures: JudgedImages, images_seen: int) -> JudgedImages:
         """Logits whose graph leads to the pictures, as the generator needs it, and to the discriminator's weights."""
         cut = pictures.map(lambda tensor: tensor.detach().requires_grad_(tensor.requires_grad))
         self._freeze_discriminator(False)
-        logits = self._judge(cut, images_seen)
+        fakes = self._judge(cut, images_seen)
         self._freeze_discriminator(True)
-        return replace(cut, logits=logits)
+        return fakes
+
+
+def _logits_of(judged: JudgedImages) -> Tensor:
+    assert judged.logits is not None, "these pictures have not been judged"
+    return judged.logits
 
 
 def _told(labels: Tensor | None) -> dict[str, Tensor]:

@@ -7,13 +7,20 @@ from signal import Signals
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgsgan.training.accumulation import AccumulatedSteps
 from cgsgan.training.agreement import Agreement
 from cgsgan.training.augmentation import make_augmenter
 from cgsgan.training.batches import Batches
-from cgsgan.training.checkpoint import TrainingState, list_checkpoints, read_training_state, save_checkpoint
+from cgsgan.training.checkpoint import (
+    SLOW_FILE,
+    TrainingState,
+    list_checkpoints,
+    read_slow_weights,
+    read_training_state,
+    save_checkpoint,
+)
 from cgsgan.training.draws import LabelPool
 from cgsgan.training.ema import make_ema, update_ema
 from cgsgan.training.generator_file import GENERATOR_FILE, CheckpointError, GeneratorFile, read_generator
@@ -69,6 +76,7 @@ class Trainer:
         self.steps, self.stream = steps, stream
         self.config, self.accelerator, self.run, self.milestones = config, accelerator, run, milestones
         self.ema = make_ema(steps.generator)
+        self.slow_ema = None if config.ema_slow_halflife_kimg is None else make_ema(steps.generator)
         self.generator_updater = generator_updater(
             steps.generator,
             config.optimizer,
@@ -187,14 +195,20 @@ class Trainer:
         average_over_processes(self.accelerator, [self.steps.generator.get_buffer("mapping.w_average")])
         self.step_index += 1
         self.images_seen += config.batch_size
+        self._average(self.ema, config.ema_halflife_kimg)
+        if self.slow_ema is not None and config.ema_slow_halflife_kimg is not None:
+            self._average(self.slow_ema, config.ema_slow_halflife_kimg)
+        return stats
+
+    def _average(self, ema: nn.Module, halflife_kimg: float) -> None:
+        config = self.config
         beta = ema_beta(
             self.images_seen,
             batch_size=config.batch_size,
-            halflife_kimg=config.ema_halflife_kimg,
+            halflife_kimg=halflife_kimg,
             rampup=config.ema_rampup,
         )
-        update_ema(self.ema, self.steps.generator, beta)
-        return stats
+        update_ema(ema, self.steps.generator, beta)
 
     def save(self, score: Score | None = None) -> None:
         """Write a checkpoint (main process).
@@ -207,15 +221,16 @@ class Trainer:
             CheckpointError: when it cannot be written, in all processes; older ones are intact.
         """
         check_weights(self.ema, "averaged generator", self.images_seen)
+        if self.slow_ema is not None:
+            check_weights(self.slow_ema, "slower averaged generator", self.images_seen)
         failure: Exception | None = None
         if self.accelerator.is_main_process:
-            generator = GeneratorFile(
-                config=self.milestones.config, images_seen=self.images_seen, weights=self.ema.state_dict()
-            )
+            generator, slow = (self._file(ema) for ema in (self.ema, self.slow_ema))
+            assert generator is not None
             keep, milestone = self.config.keep_checkpoints, self.config.milestone_kimg
             try:
                 state = self._state(score)
-                save_checkpoint(self.run.checkpoints, generator, state, keep=keep, milestone_kimg=milestone)
+                save_checkpoint(self.run.checkpoints, generator, state, slow=slow, keep=keep, milestone_kimg=milestone)
             except (CheckpointError, OSError) as error:
                 failure = error
         # Nobody goes on before it is written, and nobody waits for a process that could not.
@@ -224,14 +239,28 @@ class Trainer:
             raise failure or CheckpointError(f"{self.run.path}: the main process could not write its checkpoint")
         self._saved_at, self._rollbacks_from_here = self.images_seen, 0
 
-    def restore(self, state: TrainingState, ema_weights: Mapping[str, Tensor]) -> None:
-        """Continue from a checkpoint: weights, average, optimisers, position in the data and in the draws.
+    def _file(self, ema: nn.Module | None) -> GeneratorFile | None:
+        if ema is None:
+            return None
+        return GeneratorFile(config=self.milestones.config, images_seen=self.images_seen, weights=ema.state_dict())
+
+    def restore(
+        self,
+        state: TrainingState,
+        ema_weights: Mapping[str, Tensor],
+        slow_weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Continue from a checkpoint: weights, averages, optimisers, position in the data and in the draws.
 
         Raises:
             CheckpointError: when something is missing in it or does not fit this experiment.
         """
         try:
             self._restore(state, ema_weights)
+            if self.slow_ema is not None:
+                if slow_weights is None:
+                    raise ValueError(f"there is no {SLOW_FILE} in it, but training.ema_slow_halflife_kimg is set")
+                self.slow_ema.load_state_dict(slow_weights)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(f"{self.run.path}: its checkpoint cannot be resumed ({reason})") from None
@@ -278,7 +307,8 @@ class Trainer:
                 "or resume with --training.guard.on-nan rollback"
             )
         data, attempts, rollbacks = self.stream.state_dict(), self._rollbacks_from_here + 1, self.rollbacks
-        self.restore(read_training_state(last), read_generator(last / GENERATOR_FILE).weights)
+        weights = read_generator(last / GENERATOR_FILE).weights
+        self.restore(read_training_state(last), weights, read_slow_weights(last))
         self.stream.load_state_dict(data)
         self.rollbacks, self._rollbacks_from_here = max(rollbacks, self.rollbacks) + 1, attempts
         self._means = RunningMeans()

@@ -257,7 +257,7 @@ class TestBadInputs:
         path = write_set(files[0], None)
         assert error_of(config(path)) == (
             f"{path}: there is no dataset.json in it; expected EG3D's format: pictures, and a dataset.json with the "
-            "camera of each"
+            "camera of each (training without cameras: data.labels: false and training.poses.source: prior)"
         )
 
     def test_label_of_24_numbers(self, write_set: WriteSet, files: Files) -> None:

@@ -11,11 +11,20 @@ import trimesh
 from torch import Tensor
 
 from cgsgan.export.mesh import Mesh
-from cgsgan.meshing import FusionSettings, SurfaceError, fuse_views, mesh_density, surrounding_views
+from cgsgan.meshing import FusionSettings, SurfaceError, fuse_views, mesh_density, mesh_zero_level, surrounding_views
 from cgsgan.meshing.surface import VoxelGrid, extract_mesh
-from cgsgan.rendering import SplattingConfig, SplattingRenderer, VolumeConfig, VolumeRenderer
+from cgsgan.rendering import (
+    RobustConfig,
+    RobustRenderer,
+    SplattingConfig,
+    SplattingRenderer,
+    VolumeConfig,
+    VolumeRenderer,
+)
 from cgsgan.types import Gaussians
 from tests.rendering.fields import Field, field_scenes
+from tests.rendering.sdf_scenes import ball as signed_ball
+from tests.rendering.sdf_scenes import sdf_scenes
 
 RED, GREEN, BLUE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 RENDERER = VolumeRenderer(VolumeConfig(samples=24, importance_samples=16), 64)
@@ -72,6 +81,22 @@ def paint(places: Tensor) -> Tensor:
     """Red on the left half, blue on the right, green where it is high and in front."""
     colors = torch.where(places[..., :1] < 0, torch.tensor(RED), torch.tensor(BLUE))
     return torch.where((places[..., 1:2] > 0.08) & (places[..., 2:] > 0.06), torch.tensor(GREEN), colors)
+
+
+def test_the_zero_level_of_a_ball_has_its_volume_and_its_colors():
+    renderer = RobustRenderer(RobustConfig(), 64)
+    center = (0.05, -0.1, 0.02)
+    mesh = mesh_zero_level(renderer, sdf_scenes(signed_ball(0.3, center)), resolution=32)
+    solid = opened(mesh)
+    assert solid.is_watertight
+    assert solid.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.01)  # > 0: faces outward
+    assert solid.center_mass.tolist() == pytest.approx(list(center), abs=1e-3)
+    torch.testing.assert_close(mesh.colors, 0.5 + mesh.vertices, rtol=0, atol=1e-5)
+    nothing = sdf_scenes(lambda p: (torch.full_like(p[..., :1], 0.25), p))
+    with pytest.raises(SurfaceError, match=r"no surface; its signed distances are 0.25 to 2, all on one side of 0"):
+        mesh_zero_level(renderer, nothing, resolution=8)
+    with pytest.raises(ValueError, match="expected one scene, got 2"):
+        mesh_zero_level(renderer, sdf_scenes(signed_ball(), batch=2), resolution=8)
 
 
 def test_views_of_planes_give_the_same_ball():

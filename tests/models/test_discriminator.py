@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig, append_minibatch_std
-from cgsgan.models.discriminator_inputs import check_raw_images, to_channels_last
+from cgsgan.models.discriminator_inputs import append_coordinates, check_raw_images, to_channels_last
 from cgsgan.models.layers import EqualizedConv2d
 from tests.models.triplane import plain_networks
 
@@ -275,3 +275,57 @@ def test_wrong_inputs() -> None:
         check_raw_images(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 16, 16), dual=True)
     with pytest.raises(ValueError, match=r"label statistics of shape \[25\]"):
         discriminator.set_label_statistics(torch.zeros(24), torch.ones(24))
+
+
+def test_coordinates_are_minus_one_to_one_in_x_and_y():
+    x = torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    found = append_coordinates(x)
+    assert torch.equal(found[:, :3], x)
+    for row in range(5):
+        for column in range(4):
+            assert found[1, 3, row, column] == pytest.approx(-1 + 2 * column / 3, abs=1e-15)
+            assert found[0, 4, row, column] == pytest.approx(-1 + 2 * row / 4, abs=1e-15)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("where", ["input", "blocks"])
+def test_coordinates_reach_the_convolutions_they_should(form: str, where: Any):
+    """With the weights of the coordinates at 0 it is the network without; every one of those weights counts."""
+    config = replace(FORMS[form], coordinates=where)
+    torch.manual_seed(0)
+    placed, plain = randomized(config), randomized(FORMS[form])
+    images, labels = inputs(config)
+    wide = {name for name, p in plain.named_parameters() if p.shape != dict(placed.named_parameters())[name].shape}
+    expected = {"from_rgb.weight"}
+    if where == "blocks":
+        expected |= {f"blocks.{i}.{conv}.weight" for i in range(2) for conv in ("conv0", "conv1")}
+    assert wide == expected
+    logits = placed(images, labels)
+    logits.sum().backward()
+    state = dict(plain.state_dict())
+    for name in wide:
+        gradient = dict(placed.named_parameters())[name].grad
+        assert gradient is not None
+        assert bool((gradient[:, -2:].abs().sum(dim=(0, 2, 3)) > 0).all()), name
+        weight = state[name]
+        # Equalised learning rate: the run-time factor falls as the input grows.
+        factor = ((weight.shape[1] + 2) / weight.shape[1]) ** 0.5
+        state[name] = torch.cat([weight * factor, torch.zeros_like(weight[:, :2])], dim=1)
+    placed.load_state_dict(state)
+    torch.testing.assert_close(placed(images, labels), plain(images, labels), rtol=1e-5, atol=1e-6)  # observed 4e-7
+
+
+def test_heads_are_linear_in_the_last_features():
+    config = replace(AVERAGE_FORM, pose_head=True, latent_head=6)
+    discriminator = randomized(config)
+    images, labels = inputs(config)
+    seen: list[Tensor] = []
+    discriminator.epilogue.fc.register_forward_hook(lambda *found: seen.append(found[2]))
+    found = discriminator.judge(images, labels)
+    assert torch.equal(found.logits, discriminator(images, labels))
+    for name, told in (("pose", found.pose), ("latent", found.latent)):
+        layer = getattr(discriminator.epilogue, name)
+        expected = seen[0] @ layer.weight.T / math.sqrt(layer.weight.shape[1]) + layer.bias
+        torch.testing.assert_close(told, expected, rtol=1e-5, atol=1e-6)
+    assert found.pose is not None
+    assert found.pose.shape == (8, 2)

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_training_state
+from cgsgan.training.checkpoint import find_generator, list_checkpoints, read_slow_weights, read_training_state
 from cgsgan.training.generator_file import CheckpointError, read_generator
 from tests.tiny_experiment import tiny_config, tiny_trainer
 
@@ -103,6 +103,50 @@ def test_resuming_goes_on_bit_for_bit(tmp_path: Path, accelerator: Accelerator):
     again.train()
     for ours, theirs in zip(weights(again), weights(whole), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_second_average_is_slower_saved_resumed_and_shown(tmp_path: Path, accelerator: Accelerator):
+    averages = {"ema_halflife_kimg": 0.004, "ema_slow_halflife_kimg": 0.04, "ema_rampup": 0.0}
+    whole = tiny_trainer(tiny_config(**averages), tmp_path / "whole", accelerator)
+    start = {name: p.detach().double().clone() for name, p in whole.steps.generator.named_parameters()}
+    expected = {halflife: dict(start) for halflife in (0.004, 0.04)}
+    for _ in range(8):
+        whole.train_step()
+        for halflife, average in expected.items():
+            beta = 0.5 ** (8 / (halflife * 1000))
+            for name, p in whole.steps.generator.named_parameters():
+                average[name] = beta * average[name] + (1 - beta) * p.detach().double()
+    assert whole.slow_ema is not None
+    for ema, halflife in ((whole.ema, 0.004), (whole.slow_ema, 0.04)):
+        for name, p in ema.named_parameters():
+            # Observed worst: 2e-7, of sums in single precision.
+            torch.testing.assert_close(p.double(), expected[halflife][name], rtol=1e-5, atol=2e-6)
+
+    half = tiny_trainer(tiny_config(kimg=0.032, **averages), tmp_path / "half", accelerator)
+    half.run.create("")
+    half.train()
+    checkpoint = half.run.latest_checkpoint()
+    assert sorted(path.name for path in checkpoint.glob("*.safetensors")) == [
+        "generator.safetensors", "generator_slow.safetensors", "training.safetensors",
+    ]  # fmt: skip
+    again = tiny_trainer(tiny_config(**averages), tmp_path / "half", accelerator)
+    state, weights = read_training_state(checkpoint), read_generator(find_generator(checkpoint)).weights
+    with pytest.raises(CheckpointError, match=r"there is no generator_slow.safetensors in it, but training.ema_slow"):
+        again.restore(state, weights)
+    again.restore(state, weights, read_slow_weights(checkpoint))
+    while again.images_seen < 64:
+        again.train_step()
+    assert again.slow_ema is not None
+    for ours, theirs in zip(again.slow_ema.state_dict().values(), whole.slow_ema.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    slow = checkpoint / "generator_slow.safetensors"
+    assert find_generator(slow) == slow  # what `render` and `evaluate` open by its name
+    assert not torch.equal(read_generator(slow).weights["points.xyz"], weights["points.xyz"])
+
+
+def test_a_second_average_must_be_slower():
+    with pytest.raises(ValueError, match=r"ema_slow_halflife_kimg: expected more than ema_halflife_kimg, 10, or null"):
+        tiny_config(ema_slow_halflife_kimg=5.0)
 
 
 def test_a_run_leaves_a_log_and_checkpoints(tmp_path: Path, accelerator: Accelerator):
