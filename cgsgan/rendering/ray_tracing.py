@@ -42,15 +42,12 @@ class RayBundle:
 
     def part(self, scenes: slice, rays: slice) -> RayBundle:
         """Some rays of some scenes."""
-
-        def own(keys: Keys | None) -> Keys | None:
-            return None if keys is None else (keys[0][scenes, rays], keys[1][scenes, rays])
-
+        keys, noise_keys = self.keys, self.noise_keys
         return RayBundle(
             origins=self.origins[scenes, rays],
             directions=self.directions[scenes, rays],
-            keys=own(self.keys),
-            noise_keys=own(self.noise_keys),
+            keys=None if keys is None else (keys[0][scenes, rays], keys[1][scenes, rays]),
+            noise_keys=None if noise_keys is None else (noise_keys[0][scenes, rays], noise_keys[1][scenes, rays]),
         )
 
 
