@@ -1,7 +1,7 @@
 """Few samples per ray, by sampler: error, bias and spread against 1,024 samples, with a perfect proposal.
 
 Usage: ``python benchmarks/ray_samplers.py [--size 48] [--seeds 32]``. Prints a table and writes
-``benchmarks/results/ray_samplers.json``. Nothing is timed; takes some minutes on one core.
+``benchmarks/results/ray_samplers.json`` and ``.webp``. Nothing is timed; takes some minutes on one core.
 
 Three scenes of signed distance that can be written down, looked at by the renderer that trains: a ball, two parallel
 sheets that each let about a third of the light through, and a rod three pixels thick. The proposal of every pixel
@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cgsgan.cameras import Cameras, orbit
@@ -187,18 +189,32 @@ def print_table(scene: str, rows: dict[str, dict[int, dict[str, float]]]) -> Non
         print(f"| {NAMES[sampler]} | " + " | ".join(cells) + " |", flush=True)
 
 
+def draw_pictures(samplers: Sequence[RaySampler], *, size: int = 64, count: int = 16, scale: int = 3) -> None:
+    """A row for every scene: the truth, then each sampler at random places."""
+    rows = []
+    for scene in SCENES:
+        subject, seed = make_subject(scene, size), torch.tensor([[1]])
+        pictures = [subject.truth, *(subject.render(configure(sampler, count), seed)[0] for sampler in samplers)]
+        rows.append(torch.cat(pictures, dim=-1))
+    pixels = (torch.cat(rows, dim=1).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    large = Image.fromarray(pixels).resize((pixels.shape[1] * scale, pixels.shape[0] * scale), Image.Resampling.NEAREST)
+    large.save(RESULTS.with_suffix(".webp"), quality=90)
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Error, bias and spread of few samples per ray, by sampler.")
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=32)
     options = parser.parse_args()
+    samplers: list[RaySampler] = sorted(get_args(RaySampler), key=[*NAMES].index)
+    draw_pictures(samplers)
     results: dict[str, dict] = {}
     for scene in SCENES:
         subject = make_subject(scene, options.size)
         rows = {
             sampler: {count: measure(subject, sampler, count, options.seeds) for count in COUNTS}
-            for sampler in sorted(get_args(RaySampler), key=[*NAMES].index)
+            for sampler in samplers
         }
         print_table(scene, rows)
         adaptive = subject.render(RobustConfig(), None)[0]

@@ -22,13 +22,15 @@ from cgsgan.models.discriminator import DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGeneratorConfig
+from cgsgan.models.triplane.sdf import SdfGeneratorConfig
+from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.splatting import SplattingConfig
 from cgsgan.rendering.volume import VolumeConfig
 from cgsgan.training.settings import TrainingConfig
 
 T = TypeVar("T")
 
-DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "implicit": "volume"}
+DRAWN_BY = {"gaussians": "splatting", "triplanes": "volume", "implicit": "volume", "sdf_planes": "robust"}
 """What renders the scenes of each kind of generator."""
 
 
@@ -44,20 +46,22 @@ class ExperimentConfig:
         name: default name of the run folder.
         resolution: image size in pixels: data, discriminator, renderer and generator follow it.
         data: where images and labels come from.
-        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes`` or ``implicit``.
+        generator: latents to scenes; its ``kind`` says which: ``gaussians``, ``triplanes``, ``implicit`` or
+            ``sdf_planes``.
         discriminator: images and labels to logits.
-        rendering: scenes to images; ``splatting`` draws Gaussians, ``volume`` the others.
+        rendering: scenes to images; ``splatting`` draws Gaussians, ``robust`` tri-planes of signed distance,
+            ``volume`` the others.
         training: losses, optimiser, length.
     """
 
     name: str = "cgsgan"
     resolution: int = 512
     data: DataConfig = field(default_factory=DataConfig)
-    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig = field(
+    generator: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig = field(
         default_factory=GaussianGeneratorConfig
     )
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    rendering: SplattingConfig | VolumeConfig = field(default_factory=SplattingConfig)
+    rendering: SplattingConfig | VolumeConfig | RobustConfig = field(default_factory=SplattingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class ExperimentConfig:
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
         self.training.growth.check_resolution(self.resolution)
+        if self.training.growth.sizes and made == "sdf_planes":
+            raise ConfigError("training.growth: signed distance has stages of its own, see training.surface")
         if self.training.growth.sizes and self.discriminator.dual:
             raise ConfigError(
                 "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
@@ -86,14 +92,43 @@ class ExperimentConfig:
         )
         self._check_heads()
         planes = self.training.planes
-        if made != "triplanes" and (self.discriminator.dual or planes.density_weight > 0):
+        if made == "gaussians" and (self.discriminator.dual or planes.density_weight > 0):
             wrong = "discriminator.dual" if self.discriminator.dual else "training.planes.density_weight"
             raise ConfigError(f"{wrong}: only for generator.kind triplanes, got {made}")
+        if isinstance(self.generator, SdfGeneratorConfig) and isinstance(self.rendering, RobustConfig):
+            self._check_surface(self.generator, self.rendering)
         if self.discriminator.dual and getattr(self.generator, "superresolution", None) is None:
             raise ConfigError(
                 "discriminator.dual compares pictures before and after super-resolution, but generator.superresolution "
                 "is null; set discriminator.dual: false"
             )
+
+    def _check_surface(self, generator: SdfGeneratorConfig, rendering: RobustConfig) -> None:
+        """Refuse a proposal network, planes or stages that do not fit the renderer or the pictures."""
+        proposal, surface = generator.proposal, self.training.surface
+        for one, other in (
+            (("generator.proposal.bins", proposal.bins), ("rendering.bins", rendering.bins)),
+            (
+                ("generator.proposal.probe_resolution", proposal.probe_resolution),
+                ("rendering.probe_resolution", rendering.probe_resolution),
+            ),
+            (("generator.decoder.box_size", generator.decoder.box_size), ("rendering.box_warp", rendering.box_warp)),
+        ):
+            if one[1] != other[1]:
+                raise ConfigError(
+                    f"{one[0]} is {one[1]} but {other[0]} is {other[1]}; they describe one thing: set both"
+                )
+        if rendering.plane_axes != "corrected":
+            raise ConfigError(
+                f"rendering.plane_axes: scenes of signed distance start as a shape on corrected axes, got "
+                f"{rendering.plane_axes}"
+            )
+        for name in ("low_resolution", "patch_size"):
+            if getattr(surface, name) > self.resolution:
+                raise ConfigError(
+                    f"training.surface.{name}: expected at most the resolution of {self.resolution} px, got "
+                    f"{getattr(surface, name)}"
+                )
 
     def _check_heads(self) -> None:
         """What a discriminator is to name must be there, and be one."""
@@ -194,7 +229,8 @@ def _read_merged(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid yaml ({' '.join(str(error).split())})") from None
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise ConfigError(f"{path}: not valid yaml ({reason})") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings at the top, got {type(values).__name__}")

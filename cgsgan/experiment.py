@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import nn
 
+from cgsgan.cameras import orbit
 from cgsgan.config import (
     ConfigError,
     ExperimentConfig,
@@ -30,6 +31,7 @@ from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.evaluation import GeneratorScenes, SceneSource
+from cgsgan.export.scene import ExportOptions
 from cgsgan.film import save_turntable
 from cgsgan.gallery import (
     LARGEST_TILE,
@@ -42,6 +44,8 @@ from cgsgan.gallery import (
 from cgsgan.generators import TrainedGenerator, build_generator, build_renderer, load_generator
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
+from cgsgan.rendering.robust import RobustRenderer
+from cgsgan.rendering.sampler_audit import sampler_psnr
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_slow_weights, read_training_state
 from cgsgan.training.compilation import compile_networks
@@ -52,12 +56,15 @@ from cgsgan.training.poses import PosePrior
 from cgsgan.training.precision import set_tf32
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.surface_steps import SurfaceSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians
+from cgsgan.types import Gaussians, SdfPlanes
 
 SHEET_SEEDS = tuple(range(16))
 """The identities of every sample sheet: the same ones through a whole run."""
+AUDITED_HEADS, AUDITED_YAWS = 4, (0.0, 0.6)
+"""Heads of these seeds, and radians, at which few samples are compared with many."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,21 @@ def build_steps(
     generator, discriminator = generator.to(accelerator.device), discriminator.to(accelerator.device)
     if config.training.compile:
         compile_networks([generator, discriminator], accelerator.device)
-    return AdversarialSteps(
-        generator=generator,
-        discriminator=discriminator,
-        renderer=build_renderer(config),
-        size=config.resolution,
-        loss=config.training.loss,
-        planes=config.training.planes,
-        growth=config.training.growth,
-        dual=config.discriminator.dual,
-        views_apart=config.training.views_apart,
-        autocast=lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
-    )
+    parts = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "renderer": build_renderer(config),
+        "size": config.resolution,
+        "loss": config.training.loss,
+        "planes": config.training.planes,
+        "growth": config.training.growth,
+        "dual": config.discriminator.dual,
+        "views_apart": config.training.views_apart,
+        "autocast": lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
+    }
+    if config.generator.kind == "sdf_planes":
+        return SurfaceSteps(**parts, surface=config.training.surface)
+    return AdversarialSteps(**parts)
 
 
 def build_trainer(
@@ -131,6 +141,7 @@ def build_trainer(
         milestones=Milestones(
             sample=lambda ema, seen: _sample(config, run, ema, seen),
             config=config_to_dict(config),
+            measure=_audit_of(config),
             score=score,
         ),
     )
@@ -175,14 +186,21 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
         values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}
         accelerator.init_trackers(config.name, config=values, init_kwargs={"wandb": {"dir": str(run.path)}})
     received = trainer.train()
-    if received is not None:
-        accelerator.print(
-            f"stopped by {received.name} at {trainer.images_seen / 1000:g} kimg, everything is saved; "
-            f"go on with: python train.py --resume {run.path}"
-        )
+    if trainer.images_seen < config.training.kimg * 1000:
+        accelerator.print(_ended_early(trainer, received))
     files = _finish(config, run) if accelerator.is_main_process and received is None else {}
     accelerator.end_training()
     return RunResult(run=run, files=files, stopped_by=received)
+
+
+def _ended_early(trainer: Trainer, received: Signals | None) -> str:
+    """Why, and how to go on."""
+    config, resume = trainer.config, f"python train.py --resume {trainer.run.path}"
+    where = f"{trainer.images_seen / 1000:g} of {config.kimg:g} kimg, everything is saved"
+    if received is not None:
+        return f"stopped by {received.name} at {where}; go on with: {resume}"
+    minutes = f"{config.max_minutes:g} minutes (training.max_minutes)"
+    return f"stopped after {minutes} at {where}; go on to the end with: {resume} --training.max-minutes 0"
 
 
 def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
@@ -192,6 +210,7 @@ def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
     if checkpoint is not None:
         weights = read_generator(find_generator(checkpoint)).weights
         trainer.restore(read_training_state(checkpoint), weights, read_slow_weights(checkpoint))
+        accelerator.print(f"going on from {checkpoint.name}")
     elif resume:
         accelerator.print(f"{run.path}: ended before its first checkpoint; starting from its beginning")
     if accelerator.is_main_process:
@@ -249,6 +268,25 @@ def _scenes_of(config: ExperimentConfig) -> Callable[[nn.Module], SceneSource]:
     return lambda ema: GeneratorScenes(TrainedGenerator(ema, config))  # type: ignore[arg-type]
 
 
+def _audit_of(config: ExperimentConfig) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Of generators that are drawn with few samples: whether these show what many would."""
+    renderer, factor = build_renderer(config), config.training.surface.audit_factor
+    if not isinstance(renderer, RobustRenderer) or factor == 0:
+        return None
+
+    def audit(ema: nn.Module) -> dict[str, float]:
+        generator = TrainedGenerator(ema, config)  # type: ignore[arg-type]
+        z = latents_from_seeds(SHEET_SEEDS[:AUDITED_HEADS], generator.z_dim).to(generator.device)
+        scenes = generate_scenes(generator, z)
+        assert isinstance(scenes, SdfPlanes)
+        yaws = torch.tensor(AUDITED_YAWS, device=z.device)
+        cameras = orbit(yaws, torch.zeros_like(yaws)).map(lambda t: t.expand(len(z), *t.shape))
+        size = min(config.resolution, LARGEST_TILE)
+        return {"sampler_psnr": sampler_psnr(renderer, scenes, cameras, size=size, factor=factor)}
+
+    return audit
+
+
 def _sample(config: ExperimentConfig, run: RunFolder, ema: nn.Module, images_seen: int) -> str:
     generator = TrainedGenerator(ema, config, images_seen)  # type: ignore[arg-type]
     path = run.samples / f"kimg-{images_seen / 1000:09.3f}.png"
@@ -271,7 +309,7 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
         files["curves.png"] = run.curves
     if isinstance(scenes, Gaussians):
         files["head.ply"] = run.path / "head.ply"
-        save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+        save_scene(files["head.ply"], scenes.scene(0), ExportOptions(extra_dilation=generator.dilation))
     return files
 
 

@@ -15,14 +15,17 @@ from cgsgan.gallery import WHITE, generate_scenes, latents_from_seeds, render_vi
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
 from cgsgan.models.implicit.generator import ImplicitGenerator, ImplicitGeneratorConfig
 from cgsgan.models.triplane.generator import TriPlaneGenerator, TriPlaneGeneratorConfig
+from cgsgan.models.triplane.sdf import SdfGenerator, SdfGeneratorConfig
 from cgsgan.rendering.renderer import Renderer
+from cgsgan.rendering.robust import RobustRenderer
+from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.splatting import SplattingConfig, SplattingRenderer
 from cgsgan.rendering.volume import VolumeConfig, VolumeRenderer
 from cgsgan.training.checkpoint import find_generator
 from cgsgan.training.generator_file import read_generator
 from cgsgan.types import SceneOutput, Scenes, as_batch
 
-Network = GaussianGenerator | TriPlaneGenerator | ImplicitGenerator
+Network = GaussianGenerator | TriPlaneGenerator | ImplicitGenerator | SdfGenerator
 
 
 class TrainedGenerator(nn.Module):
@@ -53,7 +56,7 @@ class TrainedGenerator(nn.Module):
         self.config = config
         self.images_seen = images_seen
         self.provenance = provenance or {}
-        self.renderer = build_renderer(config)
+        self.renderer = build_renderer(config, images_seen)
 
     @property
     def z_dim(self) -> int:
@@ -73,8 +76,7 @@ class TrainedGenerator(nn.Module):
     @property
     def conditioned(self) -> bool:
         """Whether the mapping network looks at cameras."""
-        config = self.config.generator
-        return isinstance(config, TriPlaneGeneratorConfig) and config.camera_conditioning
+        return bool(getattr(self.config.generator, "camera_conditioning", False))
 
     @property
     def dilation(self) -> float:
@@ -182,18 +184,30 @@ def frontal_label(z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch 25"]:
 
 
 def build_generator(
-    config: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig,
+    config: GaussianGeneratorConfig | TriPlaneGeneratorConfig | ImplicitGeneratorConfig | SdfGeneratorConfig,
 ) -> Network:
     """The generator of a config, with fresh weights."""
+    if isinstance(config, SdfGeneratorConfig):
+        return SdfGenerator(config)
     if isinstance(config, ImplicitGeneratorConfig):
         return ImplicitGenerator(config)
     return TriPlaneGenerator(config) if isinstance(config, TriPlaneGeneratorConfig) else GaussianGenerator(config)
 
 
-def build_renderer(config: ExperimentConfig) -> Renderer:
-    """The renderer of an experiment."""
+def build_renderer(config: ExperimentConfig, images_seen: int = 0) -> Renderer:
+    """The renderer of an experiment.
+
+    Args:
+        config: of the experiment.
+        images_seen: how long its generator was trained. One that stopped before its sampler was in use is looked at
+            without it, in every bin; 0 is no such generator: it was never trained, or nobody knows how long.
+    """
     if isinstance(config.rendering, SplattingConfig):
         return SplattingRenderer(config.rendering, training_size=config.resolution)
+    if isinstance(config.rendering, RobustConfig):
+        renderer = RobustRenderer(config.rendering, training_size=config.resolution)
+        early = images_seen > 0 and config.training.surface.stage(images_seen) != "full"
+        return renderer.with_sampler("uniform", config.rendering.bins) if early else renderer
     return VolumeRenderer(config.rendering, training_size=config.resolution)
 
 

@@ -19,10 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
+from cgsgan.generators import Network
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
-from cgsgan.models.implicit.generator import ImplicitGenerator
-from cgsgan.models.triplane.generator import TriPlaneGenerator
 from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state
 from cgsgan.training.generator_file import CheckpointError, read_generator
 from cgsgan.training.state_tensors import unprefixed
@@ -84,7 +83,7 @@ def read_origin(path: str) -> Origin:
 def start_from(
     origin: Origin,
     config: ExperimentConfig,
-    generator: GaussianGenerator | TriPlaneGenerator | ImplicitGenerator,
+    generator: Network,
     discriminator: Discriminator,
 ) -> str:
     """Give both fresh networks the origin's weights, grown to their size.
@@ -151,11 +150,11 @@ def _check_kinds(origin: Origin, config: ExperimentConfig) -> None:
     before, after = origin.config, config
     if before.generator.kind != after.generator.kind:
         raise _misfit(origin, f"its generator makes {before.generator.kind} and this one's {after.generator.kind}")
-    if after.generator.kind == "triplanes" and before.resolution != after.resolution:
+    if after.generator.kind != "gaussians" and before.resolution != after.resolution:
         raise _misfit(
             origin,
-            f"its resolution is {before.resolution} and this one's {after.resolution}; tri-planes do not grow, only "
-            "their neural resolution (training.planes.final_neural_resolution)",
+            f"its resolution is {before.resolution} and this one's {after.resolution}; only "
+            "Gaussians grow, and the neural resolution of tri-planes (training.planes.final_neural_resolution)",
         )
 
 

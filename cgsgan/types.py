@@ -230,6 +230,19 @@ class TriPlaneOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SdfOutput:
+    """A generated batch of scenes of signed distance.
+
+    Attributes:
+        scenes: what is rendered.
+        ws: the latents after the mapping network and truncation, one row per style input.
+    """
+
+    scenes: SdfPlanes
+    ws: Float[Tensor, "batch num_ws w_dim"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImplicitOutput:
     """A generated batch of implicit scenes.
 
@@ -242,5 +255,5 @@ class ImplicitOutput:
     ws: Float[Tensor, "batch num_ws w_dim"]
 
 
-SceneOutput = GeneratorOutput | TriPlaneOutput | ImplicitOutput
+SceneOutput = GeneratorOutput | TriPlaneOutput | ImplicitOutput | SdfOutput
 """What generators give."""

@@ -140,7 +140,7 @@ def test_the_kind_chooses_the_config_and_the_parts_must_fit():
     assert config.rendering.near == 2.0
     assert parse_config({}, source="x").generator.kind == "gaussians"  # files of old runs do not name it
     refused({"generator": {"kind": "triplane"}}, r"generator.kind: expected one of .*did you mean 'triplanes'\?")
-    refused({"rendering": {"kind": 3}}, r"rendering.kind: expected one of \['splatting', 'volume'\], got 3")
+    refused({"rendering": {"kind": 3}}, r"rendering.kind: expected one of \['splatting', 'volume', 'robust'\], got 3")
     refused({"generator": {"kind": "triplanes"}}, r"is triplanes, which rendering.kind volume draws; got .* splatting")
     refused({"rendering": {"kind": "volume"}}, r"is gaussians, which rendering.kind splatting draws; got .* volume")
     refused({**planes, "generator": {"kind": "triplanes", "points": {}}}, r"unknown key generator.points")

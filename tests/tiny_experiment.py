@@ -17,6 +17,7 @@ from cgsgan.training.judged import JudgedImages
 from cgsgan.training.milestones import Milestones
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.steps import AdversarialSteps
+from cgsgan.training.surface_steps import SurfaceSteps
 from cgsgan.training.trainer import Trainer
 
 TINY = {
@@ -56,6 +57,33 @@ TINY_PLANES = {
 }  # fmt: skip
 """Every part of EG3D, on the same data and loop."""
 
+TINY_SURFACE = {
+    **TINY,
+    "generator": {
+        "kind": "sdf_planes",
+        "camera_conditioning": False,
+        "mapping": {"z_dim": 8, "w_dim": 16},
+        "backbone": {"resolution": 8, "plane_channels": 3, "channels": [8, 8]},
+        "oriented_channels": 4,
+        "decoder": {"width": 8, "start_beta": 0.05},
+        "proposal": {"bins": 8, "probe_resolution": 8, "channels": 6, "blocks": 1},
+    },
+    "rendering": {"kind": "robust", "probe_resolution": 8, "bins": 8, "samples": 5, "strata": 4,
+                  "inference_samples": 4, "inference_wide_samples": 8},
+    "training": {**TINY["training"], "batch_size": 4, "views_per_scene": 1,
+                 "planes": {"density_weight": 0.25, "density_interval": 2, "density_points": 20},
+                 "surface": {"low_resolution": 8, "low_samples": 6, "sampler_kimg": 0.004, "full_kimg": 0.008,
+                             "fade_kimg": 0.008, "patch_size": 5, "beta_start": 0.05, "beta_final": 0.02,
+                             "beta_kimg": 0.016, "density_kimg": 0.012}},
+}  # fmt: skip
+"""Every part of WYSIWYG: all three stages within 16 pictures."""
+
+
+def tiny_surface(**training: object) -> ExperimentConfig:
+    """The tiny scenes of signed distance; ``training`` overrides fields of their training config."""
+    config = parse_config(TINY_SURFACE, source="tests")
+    return replace(config, training=replace(config.training, **training))
+
 
 def tiny_planes(**training: object) -> ExperimentConfig:
     """The tiny tri-planes; ``training`` overrides fields of their training config."""
@@ -85,15 +113,18 @@ def tiny_steps(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> 
     discriminator = Discriminator(config.discriminator).to(dtype)
     randomize(generator)
     randomize(discriminator)
-    return AdversarialSteps(
-        generator=generator,
-        discriminator=discriminator,
-        renderer=build_renderer(config),
-        size=config.resolution,
-        loss=config.training.loss,
-        planes=config.training.planes,
-        dual=config.discriminator.dual,
-    )
+    parts = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "renderer": build_renderer(config),
+        "size": config.resolution,
+        "loss": config.training.loss,
+        "planes": config.training.planes,
+        "dual": config.discriminator.dual,
+    }
+    if config.generator.kind == "sdf_planes":
+        return SurfaceSteps(**parts, surface=config.training.surface)
+    return AdversarialSteps(**parts)
 
 
 class TinyData:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cgsgan.data.dataset import DataConfig
 
 Metric = Literal[
-    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth"
+    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth",
+    "normals",
 ]  # fmt: skip
 
 
@@ -35,7 +36,8 @@ class EvaluateArguments:
             views of one scene against two scenes in --features, identity the same in --identity-model.
         identity_model: a timm model that knows faces (or DINO), for the metric identity; implies it.
         identity_weights: its weight file; default a download.
-        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it.
+        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it. normals
+            compares normal maps with those of these heads, in --features.
         count: real pictures at most, and generated ones per repeat.
         repeats: how often, each with other latents and cameras; the table shows mean and standard deviation.
         seed: of the first repeat.
@@ -129,9 +131,16 @@ def _metrics(arguments: EvaluateArguments) -> tuple[Metric, ...]:
 def _data_config(arguments: EvaluateArguments, trained: ExperimentConfig) -> DataConfig:
     """The real pictures, without mirror images; a set of the user's choice without the training set's lists."""
     data = replace(trained.data, x_flip=False)
-    if arguments.data is None:
-        return data
     from cgsgan.data.entries import has_cameras
+    from cgsgan.data.shard_files import names_shards
+
+    if arguments.data is None:
+        if data.path is not None and not names_shards(data.path) and not Path(data.path).expanduser().exists():
+            raise ValueError(
+                f"{arguments.checkpoint}: the pictures it was trained on are not here ({data.path}); name others with "
+                "--data"
+            )
+        return data
 
     labels = trained.training.poses.source == "labels" or has_cameras(arguments.data)
     own = {"path": arguments.data, "mask_folder": arguments.mask_folder, "labels": labels}

@@ -15,6 +15,8 @@ from cgsgan.data.dataset import DataConfig, open_dataset
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import FeatureExtractor
+from cgsgan.rendering.robust import WITHOUT_PROPOSAL, RobustRenderer
+from cgsgan.rendering.volume import VolumeRenderer
 from cgsgan.training.poses import PosePrior
 
 Value = str | int | float | None
@@ -129,9 +131,29 @@ def _facts(
         f"latent to picture at {size} px, per s": [speed.latent_fps for speed in speeds],
         f"kept scene to picture at {size} px, per s": [speed.cached_fps for speed in speeds],
     }
+    samples = [count_samples(entrant, size) for entrant in contestants]
+    if any(found is not None for found in samples):
+        rows["samples per ray"] = [None if found is None else found[0] for found in samples]
+        rows[f"samples in a picture at {size} px, million"] = [None if found is None else found[1] for found in samples]
     if any(speed.peak_megabytes is not None for speed in speeds):
         rows["peak memory of a picture, MB"] = [speed.peak_megabytes for speed in speeds]
     return rows
+
+
+def count_samples(entrant: Contestant, size: int) -> tuple[float, float] | None:
+    """Samples per ray, and in a whole picture (millions), with what is looked at to know where; None without rays."""
+    renderer = entrant.generator.renderer
+    if isinstance(renderer, RobustRenderer):
+        config = renderer.config
+        per_ray = config.mean_inference_samples
+        probed = 0 if config.sampler in WITHOUT_PROPOSAL else config.bins * config.probe_resolution**2
+        return per_ray, (per_ray * size**2 + probed) / 1e6
+    if isinstance(renderer, VolumeRenderer):
+        per_ray = sum(renderer.config.sample_counts(training=False))
+        refined = getattr(entrant.generator.config.generator, "superresolution", None) is not None
+        side = renderer.config.neural_resolution if refined else size
+        return float(per_ray), per_ray * side**2 / 1e6
+    return None
 
 
 def _figures(quality: Sequence[dict[str, Any]]) -> dict[str, list[Value]]:
@@ -177,9 +199,9 @@ def _notes(
         )
     if quality.repeats == 1:
         notes.append("One draw of latents and cameras: small differences mean nothing (--repeats).")
-    if "consistency" in quality.metrics and any(entrant.kind == "triplanes" for entrant in contestants):
+    if "consistency" in quality.metrics and any(entrant.kind != "gaussians" for entrant in contestants):
         notes.append(
-            "consistency carries a view into another one by its depth. That of tri-planes is the expected depth of a "
+            "consistency carries a view into another one by its depth. That of fields is the expected depth of a "
             "cloud, rendered before the super-resolution if there is one: errors of depth and colour are in one figure."
         )
     return notes

@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 from cgsgan.cameras import Cameras
 from cgsgan.rendering.rays import picture_rays
 from cgsgan.rendering.renderer import Renderer
+from cgsgan.rendering.robust import RobustRenderer
 from cgsgan.rendering.splatting import SplattingRenderer
-from cgsgan.types import Scenes
+from cgsgan.types import Scenes, SdfPlanes
 
 DEPTH_COLORS = (
     (253, 231, 37), (170, 220, 50), (92, 200, 99), (39, 173, 129), (33, 144, 141),
@@ -46,8 +47,9 @@ def surface_normals(
     cameras: Cameras,
     depths: Float[Tensor, "batch view size size 1"],
 ) -> Float[Tensor, "batch view size size 3"]:
-    """Unit normals, world axes. Gaussians have their own, their shortest axes; of other scenes they are those of the
-    surface that depth describes (which of splats is far rougher: depths of overlapping ones jump).
+    """Unit normals, world axes. Gaussians have their own, their shortest axes; signed distance has its gradient where
+    depth says the surface is; of other scenes they are those of the surface that depth describes (which of splats is
+    far rougher: depths of overlapping ones jump).
 
     Args:
         renderer: draws the scenes.
@@ -57,7 +59,30 @@ def surface_normals(
     """
     if isinstance(renderer, SplattingRenderer):
         return renderer.normals(scenes, cameras, size=depths.shape[2])
+    if isinstance(renderer, RobustRenderer) and isinstance(scenes, SdfPlanes):
+        points = _surface_points(depths, cameras)
+        return distance_normals(renderer, scenes, points.flatten(1, 3)).view_as(points)
     return depth_normals(depths, cameras)
+
+
+def distance_normals(
+    renderer: RobustRenderer, scenes: SdfPlanes, points: Float[Tensor, "batch point 3"]
+) -> Float[Tensor, "batch point 3"]:
+    """Unit directions in which signed distance grows, world axes: out of the surface.
+
+    By differences over one texel of the planes to both sides: between texels planes are bilinear, and their own
+    derivative jumps from one to the next.
+
+    Args:
+        renderer: knows the axes and the box of the planes.
+        scenes: ``[B, ...]``.
+        points: world units.
+    """
+    step = renderer.config.box_warp / scenes.planes.shape[-1]
+    offsets = step * torch.eye(3, device=points.device, dtype=points.dtype)
+    sides = [[renderer.query(scenes, points + sign * offset)[0] for offset in offsets] for sign in (1, -1)]
+    ahead, behind = (torch.cat(side, dim=-1) for side in sides)
+    return normalize(ahead - behind, dim=-1, eps=1e-20)
 
 
 def depth_normals(
@@ -72,14 +97,11 @@ def depth_normals(
         depths: z-depth, world units; at least 2 x 2 pixels.
         cameras: ``[batch, view]``.
     """
-    size = depths.shape[2]
-    rays = picture_rays(cameras, size)
-    distances = depths.flatten(2) / rays.z_per_distance
-    points = rays.origins.unsqueeze(2) + rays.directions * distances.unsqueeze(-1)
-    points = points.unflatten(2, (size, size))
+    points = _surface_points(depths, cameras)
     down, right = (_nearer_difference(points, depths, dim) for dim in (2, 3))
     normals = normalize(torch.cross(down, right, dim=-1), dim=-1, eps=1e-20)
-    towards = (normals * rays.directions.unflatten(2, (size, size))).sum(dim=-1, keepdim=True)
+    directions = picture_rays(cameras, depths.shape[2]).directions.view_as(points)
+    towards = (normals * directions).sum(dim=-1, keepdim=True)
     return torch.where(towards > 0, -normals, normals)
 
 
@@ -94,6 +116,14 @@ def turn_to_camera(
 def normal_colors(normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Directions as colours, as normal maps hold them: -1..1 of x, y, z is 0..1 of red, green, blue."""
     return (normals + 1) / 2
+
+
+def _surface_points(depths: Tensor, cameras: Cameras) -> Float[Tensor, "batch view size size 3"]:
+    """World coordinates of what every pixel shows; of the camera where the depth is 0."""
+    rays = picture_rays(cameras, depths.shape[2])
+    distances = depths.flatten(2) / rays.z_per_distance
+    points = rays.origins.unsqueeze(2) + rays.directions * distances.unsqueeze(-1)
+    return points.unflatten(2, depths.shape[2:4])
 
 
 def _nearer_difference(points: Tensor, depths: Tensor, dim: int) -> Tensor:

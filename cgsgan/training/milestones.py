@@ -31,9 +31,11 @@ class Milestones:
     Attributes:
         sample: writes a contact sheet of the averaged generator for this many images seen; says where.
         config: the resolved config as plain data, for checkpoints.
+        measure: figures of the averaged generator for the log, beside each contact sheet; None: there are none.
         score: measures the averaged generator, in all processes; None: nothing does.
     """
 
     sample: Callable[[nn.Module, int], str]
     config: dict[str, Any]
+    measure: Callable[[nn.Module], dict[str, float]] | None = None
     score: Callable[[nn.Module], Score] | None = None

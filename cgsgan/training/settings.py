@@ -11,6 +11,7 @@ from cgsgan.training.growth import GrowthConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.poses import PoseConfig
+from cgsgan.training.surface import SurfaceTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class TrainingConfig:
         planes: see PlaneTrainingConfig.
         growth: see GrowthConfig.
         poses: where the cameras of fakes come from, see PoseConfig.
+        surface: of tri-planes of signed distance, see SurfaceTrainingConfig.
         ema_halflife_kimg: half-life of the averaged generator.
         ema_slow_halflife_kimg: half-life of a second averaged generator (pi-GAN keeps two); name its file in a
             checkpoint, ``generator_slow.safetensors``, to look at it or measure it. None: there is none.
@@ -148,6 +150,7 @@ class TrainingConfig:
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     poses: PoseConfig = field(default_factory=PoseConfig)
+    surface: SurfaceTrainingConfig = field(default_factory=SurfaceTrainingConfig)
     ema_halflife_kimg: float = 10.0
     ema_slow_halflife_kimg: float | None = None
     ema_rampup: float = 0.05

@@ -81,6 +81,14 @@ class AdversarialSteps:
         """Whether pictures are rendered with random samples."""
         return isinstance(self.renderer, VolumeRenderer)
 
+    def density_due(self, step_index: int, images_seen: int) -> bool:
+        """Whether density is regularised in this step."""
+        return self.planes.density_weight > 0 and step_index % self.planes.density_interval == 0
+
+    def present_reals(self, reals: JudgedImages, images_seen: int) -> JudgedImages:
+        """Real pictures as the discriminator is to see them at this moment of the run: as they are."""
+        return reals
+
     def generator_gradients(
         self,
         draws: FakeDraws,
@@ -107,7 +115,7 @@ class AdversarialSteps:
             found.append(stats)
             kept = fakes or kept
         self._freeze_discriminator(False)
-        return {name: torch.stack([s[name] for s in found]).mean() for name in found[0]}, kept
+        return _mean_stats(found), kept
 
     def _scene_gradients(
         self, draws: FakeDraws, images_seen: int, keep_view: int | None, real_logits: Tensor | None, *, share: float
@@ -118,9 +126,11 @@ class AdversarialSteps:
         logits: list[Tensor] = []
         errors: list[Stats] = []
         kept: list[JudgedImages] = []
+        measured: list[Stats] = []
 
         def view_loss(scenes: Scenes, view: int) -> Tensor:
-            pictures = self._render(scenes, draws, view, images_seen)
+            pictures, penalty, found = self._render_view(scenes, draws, view, images_seen)
+            measured.append(found)
             if view == keep_view:
                 fakes = self._judge_for_both(pictures, images_seen)
                 kept.append(fakes)
@@ -133,10 +143,12 @@ class AdversarialSteps:
                 fakes = self._judge(pictures, images_seen)
                 loss = self._generator_loss(fakes, real_logits, errors)
             logits.append(_logits_of(fakes).detach())
-            return loss * share
+            return _add_penalties(loss, [penalty]) * share
 
         def joint_loss(scenes: Scenes, _: int) -> Tensor:
-            pictures = [self._render(scenes, draws, view, images_seen) for view in views]
+            rendered = [self._render_view(scenes, draws, view, images_seen) for view in views]
+            measured.extend(found for _, _, found in rendered)
+            pictures = [view for view, _, _ in rendered]
             if keep_view is not None:
                 kept.append(pictures[keep_view].map(torch.Tensor.detach))
             seen = [self._discriminator_input(self._as_judged(view, images_seen), images_seen) for view in pictures]
@@ -147,7 +159,7 @@ class AdversarialSteps:
             rivals = None if real_logits is None else real_logits.repeat(len(views), 1)
             images, z = torch.cat([view.images for view in pictures]), draws.z.repeat(len(views), 1)
             fakes = JudgedImages(images=images, camera_labels=labels, z=z, **judgement.parts())
-            return self._generator_loss(fakes, rivals, errors) * share
+            return _add_penalties(self._generator_loss(fakes, rivals, errors), [p for _, p, _ in rendered]) * share
 
         regularizer, stats = regularize_anchors(output, self.loss)
         if regularizer is not None:
@@ -159,8 +171,7 @@ class AdversarialSteps:
             views=len(views) if apart else 1,
             regularizer=regularizer,
         )
-        stats["generator_logits"] = torch.cat(logits).mean()
-        stats |= {name: torch.stack([found[name] for found in errors]).mean() for name in errors[0]}
+        stats |= _mean_stats(measured) | {"generator_logits": torch.cat(logits).mean()} | _mean_stats(errors)
         return stats, kept[0] if kept else None
 
     @torch.no_grad()
@@ -174,7 +185,7 @@ class AdversarialSteps:
         renderer = self.renderer
         assert isinstance(renderer, VolumeRenderer), "only tri-planes have a density"
         with self.autocast():
-            scenes = self.generator(draws.z, **_told(draws.told_labels)).scenes
+            scenes = self.generator(draws.z, **told_cameras(draws.told_labels)).scenes
         difference = density_smoothness(lambda points: renderer.query(scenes, points)[0], draws.points, draws.offsets)
         (difference * (planes.density_weight * planes.density_interval)).backward()
         return {"density": difference.detach()}
@@ -266,7 +277,7 @@ class AdversarialSteps:
             parameter.requires_grad_(not frozen)
 
     def _generate(self, draws: FakeDraws) -> SceneOutput:
-        update, told = self.generator.training, _told(draws.told_labels)
+        update, told = self.generator.training, told_cameras(draws.told_labels)
         with self.autocast():
             if draws.mixed_z is None or draws.crossovers is None:
                 return self.generator(draws.z, update_w_average=update, **told)
@@ -276,6 +287,12 @@ class AdversarialSteps:
             rows = torch.arange(first.shape[1], device=first.device)
             keep = rows < draws.crossovers[:, None]
             return self.generator(ws=torch.where(keep[:, :, None], first, second))
+
+    def _render_view(
+        self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int
+    ) -> tuple[JudgedImages, Tensor | None, Stats]:
+        """One view of every scene, and what it costs the generator beside being judged: nothing here."""
+        return self._render(scenes, draws, view, images_seen), None, {}
 
     def _render(self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int) -> JudgedImages:
         """One view of every scene; with what was before super-resolution, if that is judged."""
@@ -353,6 +370,16 @@ def _logits_of(judged: JudgedImages) -> Tensor:
     return judged.logits
 
 
-def _told(labels: Tensor | None) -> dict[str, Tensor]:
+def _add_penalties(loss: Tensor, penalties: Sequence[Tensor | None]) -> Tensor:
+    """Plus the mean of what views cost beside being judged."""
+    given = [penalty for penalty in penalties if penalty is not None]
+    return loss + torch.stack(given).mean() if given else loss
+
+
+def _mean_stats(found: Sequence[Stats]) -> Stats:
+    return {name: torch.stack([stats[name] for stats in found]).mean() for name in found[0]}
+
+
+def told_cameras(labels: Tensor | None) -> dict[str, Tensor]:
     """The argument for a generator that is told cameras; none for others."""
     return {} if labels is None else {"camera_labels": labels}

@@ -124,7 +124,8 @@ class Trainer:
             TrainingBrokenError: when a guard stops the run; the last checkpoint is left as it was.
         """
         main = self.accelerator.is_main_process
-        tracker = Tracker(self.run.log, total_kimg=self.config.kimg, active=main)
+        config = self.config
+        tracker = Tracker(self.run.log, total_kimg=config.kimg, max_minutes=config.max_minutes, active=main)
         self._means, clock = RunningMeans(), Clock(self.images_seen)
         received: Signals | None = None
         with StopRequest(announce=main) as request, tracker:
@@ -171,10 +172,10 @@ class Trainer:
             self.augmenter.begin_step(self.step_index)
         draws, fresh = self.batches.fakes(self.step_index, self.rollbacks, seen)
         keep = self.step_index % config.views_per_scene if fresh is None else None
-        reals = self.batches.reals(self.step_index, self.rollbacks)
+        reals = self.steps.present_reals(self.batches.reals(self.step_index, self.rollbacks), seen)
         stats, fakes = self._gradients.generator_gradients(draws, seen, keep_view=keep, reals=reals)
         stats["generator_gradient_norm"] = self.generator_updater.step(rate)
-        if config.planes.density_weight > 0 and self.step_index % config.planes.density_interval == 0:
+        if self.steps.density_due(self.step_index, seen):
             stats |= self._gradients.density_gradients(self.batches.density(self.step_index, self.rollbacks))
             stats["density_gradient_norm"] = self.generator_updater.step(rate)
         if fresh is not None:
@@ -328,8 +329,14 @@ class Trainer:
             tracker.record({"event": "collapse", "text": warning, "kimg": kimg})
 
     def _sample(self, tracker: Tracker) -> None:
-        if self.accelerator.is_main_process:
-            tracker.say(f"{self.images_seen / 1000:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
+        if not self.accelerator.is_main_process:
+            return
+        kimg = self.images_seen / 1000
+        tracker.say(f"{kimg:8.1f} kimg  {self.milestones.sample(self.ema, self.images_seen)}")
+        if self.milestones.measure is not None:
+            figures = self.milestones.measure(self.ema)
+            tracker.say(f"{kimg:8.1f} kimg  " + ", ".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+            tracker.record({"kimg": round(kimg, 3), **figures})
 
     def _score(self, tracker: Tracker) -> Score | None:
         if self.milestones.score is None:

@@ -123,6 +123,12 @@ class Backbone(nn.Module):
 
     def forward(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch 3 plane_channel height width"]:
         """Draw the planes; plane p has channels p C to (p + 1) C - 1 of the last skip image. Channels-last memory."""
+        return self.draw(ws)[1].unflatten(1, (3, -1))
+
+    def draw(
+        self, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> tuple[Float[Tensor, "batch feature height width"], Float[Tensor, "batch image height width"]]:
+        """Features and skip image of the last block."""
         x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image, first = None, 0
         for block in self.blocks:
@@ -131,4 +137,4 @@ class Backbone(nn.Module):
             x, image = block(x, image, ws[:, first : first + rows])
             first += rows - 1
         assert image is not None
-        return image.unflatten(1, (3, -1))
+        return x, image

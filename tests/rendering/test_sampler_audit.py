@@ -1,0 +1,31 @@
+"""Few samples against many: a perfect proposal comes close, a wrong one does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cgsgan.cameras import orbit
+from cgsgan.models.triplane.proposal import ProposalConfig
+from cgsgan.models.triplane.sdf import SdfGenerator
+from cgsgan.rendering.robust import RobustRenderer
+from cgsgan.rendering.robust_settings import RobustConfig
+from cgsgan.rendering.sampler_audit import sampler_psnr
+from tests.models.triplane.test_sdf import TINY
+
+
+def test_few_samples_in_the_right_places_show_what_many_show() -> None:
+    torch.manual_seed(0)
+    generator = SdfGenerator(replace(TINY, proposal=ProposalConfig(bins=24, probe_resolution=8, channels=4, blocks=0)))
+    scenes = generator(torch.randn(2, 6)).scenes
+    front = torch.zeros(2, 1)
+    cameras = orbit(front, front)
+    renderer = RobustRenderer(RobustConfig(bins=24, probe_resolution=8, samples=16), training_size=16)
+    astray = replace(scenes, propose=lambda images, weights: -20 * scenes.propose(images, weights))
+    found = [sampler_psnr(renderer, one, cameras, size=16, factor=8) for one in (scenes, astray)]
+    assert found[0] > 35  # observed 43
+    assert found[1] < found[0] - 10
+    with pytest.raises(ValueError, match="a factor of at least 2, got 1"):
+        sampler_psnr(renderer, scenes, cameras, size=16, factor=1)
