@@ -76,6 +76,8 @@ class ExperimentConfig:
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
         self.training.growth.check_resolution(self.resolution)
+        if self.training.growth.sizes and made == "sdf_planes":
+            raise ConfigError("training.growth: signed distance has stages of its own, see training.surface")
         if self.training.growth.sizes and self.discriminator.dual:
             raise ConfigError(
                 "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
