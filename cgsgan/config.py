@@ -75,6 +75,11 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.growth.check_resolution(self.resolution)
+        if self.training.growth.sizes and self.discriminator.dual:
+            raise ConfigError(
+                "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
+            )
         self.training.poses.check_use(
             labelled=self.data.labels,
             x_flip=self.data.x_flip,

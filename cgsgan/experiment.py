@@ -104,6 +104,7 @@ def build_steps(
         "size": config.resolution,
         "loss": config.training.loss,
         "planes": config.training.planes,
+        "growth": config.training.growth,
         "dual": config.discriminator.dual,
         "views_apart": config.training.views_apart,
         "autocast": lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)

@@ -173,8 +173,9 @@ def _notes(
     if len({entrant.generator.resolution for entrant in contestants}) > 1:
         notes.append("Training sizes differ: each is compared with real pictures of its own size.")
     notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
-    probes = {getattr(entrant.generator.config.rendering, "probe_resolution", None) for entrant in contestants}
-    for side in sorted(probes - {None}):
+    for side in sorted(
+        {getattr(entrant.generator.config.rendering, "probe_resolution", 0) for entrant in contestants} - {0}
+    ):
         notes.append(f"Samples per ray leave out a probe of {side} x {side} rays, which every picture begins with.")
     if quality is None:
         return notes
