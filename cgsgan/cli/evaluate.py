@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cgsgan.data.dataset import DataConfig
 
 Metric = Literal[
-    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth"
+    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth",
+    "normals",
 ]  # fmt: skip
 
 
@@ -35,7 +36,8 @@ class EvaluateArguments:
             views of one scene against two scenes in --features, identity the same in --identity-model.
         identity_model: a timm model that knows faces (or DINO), for the metric identity; implies it.
         identity_weights: its weight file; default a download.
-        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it.
+        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it. normals
+            compares normal maps with those of these heads, in --features.
         count: real pictures at most, and generated ones per repeat.
         repeats: how often, each with other latents and cameras; the table shows mean and standard deviation.
         seed: of the first repeat.

@@ -19,6 +19,7 @@ from cgsgan.data.dataset import HeadDataset
 from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation.kept import read_kept, write_kept
+from cgsgan.evaluation.normals import normal_figures
 from cgsgan.evaluation.pose import TaughtEstimator, learn_poses, pose_figures
 from cgsgan.evaluation.scenes import SceneSource
 from cgsgan.evaluation.settings import EvaluationConfig, check_needs, check_unlabelled
@@ -56,7 +57,7 @@ class Evaluator:
         accelerator: processes and device.
         progress: told of what is done by the main process.
         identity: features that know faces, for the metric of that name.
-        truth: heads of known depth, for the metric ``depth``.
+        truth: heads of known depth, for the metrics ``depth`` and ``normals``.
         prior: cameras to look from when the data set has none; otherwise those of its pictures are taken.
     """
 
@@ -95,7 +96,7 @@ class Evaluator:
         names = {name: None for figures in repeats for name in figures}
         return {
             "figures": {name: summarize([figures.get(name) for figures in repeats]) for name in names},
-            "features": self.extractor.identity if self.needs_features else None,
+            "features": self.extractor.identity if self.needs_features or "normals" in self.config.metrics else None,
             "identity_features": self.identity.identity if self.identity else None,
             "real_pictures": len(self.real_index),
             "fake_pictures_per_repeat": self.config.count,
@@ -130,6 +131,8 @@ class Evaluator:
                 figures |= {f"{metric}_{name}": value for name, value in found.items()}
         if "depth" in metrics and self.truth is not None:
             figures |= depth_figures(self.studio, self.truth, draws.z, run)
+        if "normals" in metrics and self.truth is not None:
+            figures |= normal_figures(self.studio, self.extractor, self.truth, draws.z, run)
         return figures
 
     def set_distances(self, draws: Draws, real: Tensor | None, run: str) -> Figures:

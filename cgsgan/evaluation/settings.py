@@ -9,7 +9,7 @@ from typing import get_args
 from cgsgan.metrics.figures import MetricName
 
 ALL_METRICS: tuple[MetricName, ...] = get_args(MetricName)
-SELF_SUFFICIENT = tuple(name for name in ALL_METRICS if name not in ("identity", "depth"))
+SELF_SUFFICIENT = tuple(name for name in ALL_METRICS if name not in ("identity", "depth", "normals"))
 """What can be measured without a network that knows faces and without heads of known depth."""
 NEEDS_LABELS = ("pose", "yaw")
 """What compares cameras of pictures."""
@@ -61,8 +61,9 @@ def check_needs(metrics: tuple[str, ...], *, identity: bool, truth: bool) -> Non
     """
     if "identity" in metrics and not identity:
         raise ValueError("--metrics identity needs a network that knows faces: --identity-model and --identity-weights")
-    if "depth" in metrics and not truth:
-        raise ValueError("--metrics depth needs heads of known depth: --depth-truth")
+    for name in ("depth", "normals"):
+        if name in metrics and not truth:
+            raise ValueError(f"--metrics {name} needs heads of known depth: --depth-truth")
 
 
 def check_unlabelled(metrics: tuple[str, ...], *, prior: bool) -> None:

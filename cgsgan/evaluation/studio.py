@@ -13,7 +13,8 @@ from torch import Tensor
 from cgsgan.cameras import Cameras
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation.scenes import SceneSource
-from cgsgan.types import RenderOutput
+from cgsgan.rendering.inspection import surface_normals
+from cgsgan.types import RenderOutput, Scenes
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,25 @@ class Studio:
             size: pixels; default the source's resolution.
             depth: also give depths.
         """
+        scenes, views = self._scenes(z, cameras, conditioning)
+        return self._render(scenes, views, size or self.source.resolution, depth=depth)
+
+    @torch.no_grad()
+    def render_normals(
+        self, z: Float[Tensor, "batch z_dim"], cameras: Cameras, *, size: int
+    ) -> tuple[Float[Tensor, "batch view size size 3"], Float[Tensor, "batch view size size 1"]]:
+        """Unit normals, world axes, and coverage of views of some latents, on the device."""
+        scenes, views = self._scenes(z, cameras, None)
+        seen = self._render(scenes, views, size, depth=True)
+        assert seen.depths is not None
+        return surface_normals(self.source.renderer, scenes, views, seen.depths), seen.alphas
+
+    def _scenes(self, z: Tensor, cameras: Cameras, conditioning: Cameras | None) -> tuple[Scenes, Cameras]:
         device = self.accelerator.device
         views = cameras.map(lambda t: t.to(device))
         told = views.map(lambda t: t[:, 0]) if conditioning is None else conditioning.map(lambda t: t.to(device))
-        white = torch.ones(*views.viewmats.shape[:2], 3, device=device)
-        scenes = self.source(z.to(device), told)
-        return self.source.renderer(scenes, views, size=size or self.source.resolution, backgrounds=white, depth=depth)
+        return self.source(z.to(device), told), views
+
+    def _render(self, scenes: Scenes, views: Cameras, size: int, *, depth: bool) -> RenderOutput:
+        white = torch.ones(*views.viewmats.shape[:2], 3, device=self.accelerator.device)
+        return self.source.renderer(scenes, views, size=size, backgrounds=white, depth=depth)

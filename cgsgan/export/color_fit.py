@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cgsgan.cameras import ORBIT_RADIUS, Cameras, orbit
 from cgsgan.export.page_pictures import frame_scene
-from cgsgan.export.scene import OPACITY_MARGIN, SMALLEST_SCALE, ExportOptions, check_scene
+from cgsgan.export.scene import OPACITY_MARGIN, PRUNE_OPACITY, SMALLEST_SCALE, ExportOptions, check_scene
 from cgsgan.types import Gaussians
 
 VIEWER_TAIL = 0.985
@@ -153,7 +153,10 @@ class _Stage:
             loss.backward()
             adam.step()
             raw["colors"].data.clamp_(0, 1)
-        return _activate(start, raw).map(lambda tensor: tensor.detach())
+        found = _activate(start, raw).map(lambda tensor: tensor.detach())
+        # As many are visible as were: none falls below what the export leaves out, none rises above it.
+        visible = found.opacities.clamp_min(PRUNE_OPACITY)
+        return replace(found, opacities=torch.where(start.opacities < PRUNE_OPACITY, start.opacities, visible))
 
 
 def _activate(scene: Gaussians, raw: dict[str, Tensor]) -> Gaussians:

@@ -14,7 +14,7 @@ from cgsgan.metrics.kernel import kernel_distance
 from cgsgan.metrics.manifold import precision_recall
 
 MetricName = Literal[
-    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth"
+    "fid", "kid", "pr", "swd", "fid3d", "yaw", "consistency", "pose", "similarity", "identity", "depth", "normals"
 ]
 Figures = dict[str, float | None]
 YAW_EDGES = (-math.inf, -30.0, -10.0, 10.0, 30.0, math.inf)

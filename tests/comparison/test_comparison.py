@@ -15,17 +15,17 @@ from PIL import Image
 
 from cgsgan.cameras import orbit
 from cgsgan.cli import main
-from cgsgan.comparison import measurements, open_contestants
+from cgsgan.comparison import Contestant, measurements, open_contestants
 from cgsgan.comparison.measurements import ComparisonConfig
 from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, dump_config
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
-from cgsgan.generators import build_generator
+from cgsgan.generators import TrainedGenerator, build_generator
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.training.checkpoint import TrainingState, save_checkpoint
 from cgsgan.training.generator_file import GeneratorFile
 from cgsgan.training.poses import PoseConfig
 from tests.test_evaluation import write_truth
-from tests.tiny_experiment import randomize, tiny_config, tiny_planes
+from tests.tiny_experiment import randomize, tiny_config, tiny_planes, tiny_surface
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +167,15 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, capsys: 
     error = capsys.readouterr().err
     assert "no such file or folder" in error
     assert error.count("\n") == 1
+
+
+def test_samples_of_every_kind_of_scene():
+    def count(config: ExperimentConfig, images_seen: int = 0) -> tuple[float, float] | None:
+        generator = TrainedGenerator(build_generator(config.generator), config, images_seen)
+        return measurements.count_samples(Contestant(name="x", source="x", generator=generator), 32)
+
+    assert count(tiny_config()) is None
+    assert count(tiny_planes()) == pytest.approx((9, 9 * 8**2 / 1e6))  # at neural resolution 8
+    # 4 samples, 8 at a tenth of the pixels; a probe of 8 x 8 rays in 8 bins.
+    assert count(tiny_surface()) == pytest.approx((4.4, (4.4 * 32**2 + 8 * 8**2) / 1e6))
+    assert count(tiny_surface(), images_seen=4) == pytest.approx((8, 8 * 32**2 / 1e6)), "before the sampler is in use"

@@ -11,6 +11,7 @@ import torch
 from cgsgan import load_generator
 from cgsgan.cameras import orbit
 from cgsgan.export.color_fit import fit_colors
+from cgsgan.export.scene import PRUNE_OPACITY
 from cgsgan.gallery import render_views
 from cgsgan.types import Gaussians
 from tests.export.round_trips import random_scene
@@ -29,6 +30,7 @@ def test_a_fitted_head_looks_as_the_given_one_in_the_renderer(head: Gaussians) -
     assert torch.equal(fit.scene.means, head.means)
     assert fit.scene.colors.min() >= 0
     assert fit.scene.colors.max() <= 1
+    assert torch.equal(fit.scene.opacities >= PRUNE_OPACITY, head.opacities >= PRUNE_OPACITY)
     assert fit.cut == pytest.approx(34.4, abs=0.1)
     assert fit.fitted > 40.5  # 41.6
     cut = replace(head, colors=head.colors.clamp(0, 1))
