@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
-from cgsgan.generators import Network
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
 from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state

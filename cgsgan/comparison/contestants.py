@@ -41,11 +41,6 @@ class Contestant:
         """Of its scenes: gaussians, triplanes..."""
         return self.generator.config.generator.kind
 
-    @property
-    def samples_per_ray(self) -> float | None:
-        """Mean number of points of a ray that a picture takes; None for what is splatted, not sampled."""
-        return getattr(self.generator.renderer, "samples_per_ray", None)
-
     def parameters(self) -> dict[str, int]:
         """Parameters of the generator and of the discriminator that belongs to it."""
         with torch.device("meta"):

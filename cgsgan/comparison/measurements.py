@@ -132,7 +132,6 @@ def _facts(
     rows |= {f"{name} parameters": [found[name] for found in parameters] for name in parameters[0]}
     rows |= {
         "generator weights, MB": [4 * found["generator"] / MEGABYTE for found in parameters],
-        "samples per ray": [entrant.samples_per_ray for entrant in contestants],
         "one kept scene, MB": [speed.scene_megabytes for speed in speeds],
         f"latent to picture at {size} px, per s": [speed.latent_fps for speed in speeds],
         f"kept scene to picture at {size} px, per s": [speed.cached_fps for speed in speeds],

@@ -99,10 +99,16 @@ def _groups(found: Comparison) -> list[tuple[str, dict[str, list[Value]]]]:
 
 def _table(names: Sequence[str], rows: Mapping[str, Sequence[Value]]) -> str:
     """Columns of equal width; long names and places are broken anywhere, so that four stand side by side."""
-    narrow = ' style="overflow-wrap: anywhere"'
+    narrow = ' style="overflow-wrap: anywhere; text-align: right"'
     width = f'<col style="width: {100 / (len(names) + 1.6):.1f}%">' * len(names)
     lines = [
-        ["<th></th>", *(f'<th style="white-space: normal; overflow-wrap: anywhere">{escape(n)}</th>' for n in names)]
+        [
+            "<th></th>",
+            *(
+                f'<th style="white-space: normal; overflow-wrap: anywhere; text-align: right">{escape(n)}</th>'
+                for n in names
+            ),
+        ]
     ]
     for label, values in rows.items():
         cells = [

@@ -66,11 +66,6 @@ class RobustRenderer:
         self.training_size = training_size
         self.jitter_seeds = jitter_seeds
 
-    @property
-    def samples_per_ray(self) -> float:
-        """Mean number of points of a ray that a picture takes, without those of its probe."""
-        return float(self.config.mean_inference_samples if self.jitter_seeds is None else self.config.samples)
-
     def for_training(self, jitter_seeds: Int64[Tensor, "batch view"]) -> RobustRenderer:
         """A renderer with the sample counts of training, at random places along the rays.
 
