@@ -156,8 +156,11 @@ def _report(found: dict[str, Any], out: Path | None) -> None:
         f"{found['fake_pictures_per_repeat']} pictures against {found['real_pictures']} of {found['data']}"
     )
     table = Table("figure", "mean", "+-", title=title, caption=f"features: {found['features'] or 'none'}")
+    random = str(found["features"]).startswith("random-")
     for name, figure in found["figures"].items():
-        table.add_row(name, *("-" if figure[key] is None else f"{figure[key]:.5g}" for key in ("mean", "std")))
+        # Somebody will quote it: what is no paper's FID must not be called one.
+        shown = f"{name} (random features)" if random and name.startswith(("fid", "kid")) else name
+        table.add_row(shown, *("-" if figure[key] is None else f"{figure[key]:.5g}" for key in ("mean", "std")))
     Console().print(table)
     if out is not None:
         from cgsgan.export.atomic import atomic_path

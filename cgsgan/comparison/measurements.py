@@ -102,7 +102,7 @@ def compare(
     return Comparison(
         names=[entrant.name for entrant in contestants],
         rows=rows,
-        notes=_notes(contestants, extractor, measured=config.training_steps > 0, quality=config.quality),
+        notes=_notes(contestants, extractor, config),
         quality=quality,
     )
 
@@ -165,14 +165,18 @@ def _figures(quality: Sequence[dict[str, Any]]) -> dict[str, list[Value]]:
     return {name: [found["figures"].get(name, {}).get("mean") for found in quality] for name in names}
 
 
+def _set_name(data: DataConfig) -> str:
+    """What the file of a set is called, wherever it lies; two sets of one name are taken for one."""
+    return "heads made here" if data.path is None else data.path.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _notes(
     contestants: Sequence[Contestant],
     extractor: FeatureExtractor,
-    *,
-    measured: bool,
-    quality: EvaluationConfig | None,
+    config: ComparisonConfig,
 ) -> list[str]:
     """What a reader would otherwise have to know."""
+    quality = config.quality
     notes = ["Speeds were measured in this process, in turns, one picture at a time: medians."]
     load, cores = busyness()
     if load > 0.75 * cores:
@@ -183,7 +187,8 @@ def _notes(
     if any(entrant.logged_rate is not None for entrant in contestants):
         notes.append(
             "Rates and minutes by a log are those of the machine and the load at that time; they compare only if both "
-            "were the same for all." + ("" if measured else " --steps measures training here, side by side.")
+            "were the same for all."
+            + ("" if config.training_steps > 0 else " --steps measures training here, side by side.")
         )
     seen = [entrant.generator.images_seen for entrant in contestants]
     if min(seen) == 0:
@@ -196,6 +201,14 @@ def _notes(
     notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
     if quality is None:
         return notes
+    real = _set_name(config.data)
+    for entrant in contestants:
+        own = _set_name(entrant.generator.config.data)
+        if entrant.generator.images_seen and own != real:
+            notes.append(
+                f"{entrant.name} was trained on {own}, not on {real}, with which all are compared: how far the two are "
+                "apart counts against it."
+            )
     if extractor.identity.startswith("random-"):
         notes.append(
             "fid, frd and similarity are by features of a fixed random network: they rank runs of one data set and are "
