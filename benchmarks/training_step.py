@@ -34,7 +34,7 @@ from cgsgan.training.draws import FakeDraws
 from cgsgan.training.judged import JudgedImages
 from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians, GeneratorOutput, TriPlaneOutput
+from cgsgan.types import Gaussians, SceneOutput
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -156,7 +156,7 @@ def watch_iteration(trainer: Trainer, clock: Callable[[], float]) -> Timeline:
     generate, render = steps._generate, steps._render
     before_render = "other"
 
-    def generate_marked(draws: FakeDraws) -> GeneratorOutput | TriPlaneOutput:
+    def generate_marked(draws: FakeDraws) -> SceneOutput:
         nonlocal before_render
         line.mark("other")
         output = generate(draws)

@@ -1,6 +1,6 @@
 """Our files in the viewers that people use: how near their pictures come to ours, and how long they take.
 
-    npm ci --prefix tests/viewers && python -m benchmarks.viewers
+    npm ci --prefix tests/viewers && python -m benchmarks.viewers [--only head]
 
 Every format of the axis balls and of a head of the generator that comes with cgsgan, in every viewer that reads it, all
 of them in software. Needs Node 20, Debian's chromium and playwright. Writes ``benchmarks/results/viewers.json`` and a
@@ -9,6 +9,7 @@ contact sheet, ``viewers.webp``: what each viewer shows, ours first.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -34,31 +35,33 @@ from tests.viewers.proofs import (
     Outcome,
     Proof,
     baked_head,
+    fitted_head,
     open_file,
     write_file,
 )
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = 8
+MODELS = ("balls", "head")
 
 
 def head_proofs() -> list[Proof]:
-    """A head in every format, and in every viewer once; in Spark also as it keeps colours above 1."""
+    """A head in every format, and in every viewer once."""
     seen, chosen = set(), []
     for proof in PROOFS:
         format_name = proof.name.partition(": ")[2]
         if format_name not in seen or proof.client not in {other.client for other in chosen}:
             chosen.append(replace(proof, file=proof.file.replace("balls", "head"), view=HEAD_VIEW))
         seen.add(format_name)
-    return chosen + [replace(proof, extended=True) for proof in chosen if proof.client == "spark"]
+    return chosen
 
 
-def measure(proofs: list[Proof], scene: Gaussians, folder: Path) -> list[tuple[Proof, Outcome]]:
-    """Each proof once, in a browser for all of them."""
+def measure(proofs: list[Proof], written: Gaussians, scene: Gaussians, folder: Path) -> list[tuple[Proof, Outcome]]:
+    """Each proof of what is written once, against our pictures of ``scene``; in a browser for all of them."""
     outcomes = []
     with launch() as browser:
         for proof in proofs:
-            path = write_file(proof, scene, folder / str(len(outcomes)))
+            path = write_file(proof, written, folder / str(len(outcomes)))
             outcome = open_file(proof, path, scene, SIZE, browser=browser, bundles=folder)
             print(f"{proof.file}: {proof.name}: {outcome.scores} {outcome.seconds:.1f} s", flush=True)
             outcomes.append((proof, outcome))
@@ -66,7 +69,7 @@ def measure(proofs: list[Proof], scene: Gaussians, folder: Path) -> list[tuple[P
 
 
 def row(model: str, proof: Proof, outcome: Outcome) -> dict[str, object]:
-    gate = GATES[proof.client] if model == "balls" else None  # of heads the colours above 1 decide, see README.md
+    gate = GATES[proof.client] if model == "balls" else None  # of heads the tails that viewers cut off decide
     return {
         "model": model,
         "viewer": proof.client,
@@ -87,30 +90,37 @@ def show(rows: list[dict[str, object]]) -> None:
     Console(width=120).print(table)
 
 
-def save_sheet(pictures: list[torch.Tensor], columns: int) -> None:
+def save_sheet(pictures: list[torch.Tensor], columns: int, name: str) -> None:
     from PIL import Image
 
     small = torch.nn.functional.interpolate(torch.stack(pictures), size=(160, 160), mode="area")
-    Image.fromarray(to_uint8(make_grid(small, columns=columns))).save(RESULTS / "viewers.webp", quality=80)
+    Image.fromarray(to_uint8(make_grid(small, columns=columns))).save(RESULTS / name, quality=80)
 
 
 def main() -> None:
     missing = missing_viewers()
     if missing:
         sys.exit(f"viewers.py: {missing}")
-    models = {"balls": (axis_balls(), list(PROOFS), THREE_QUARTER)}
-    models["head"] = (baked_head(load_generator()), head_proofs(), HEAD_VIEW)
-    rows, pictures = [], []
-    for model, (scene, proofs, view) in models.items():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=MODELS, default=None, help="the other rows stay as they are")
+    only = parser.parse_args().only
+    generator, file = load_generator(), RESULTS / "viewers.json"
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["model"] != only] if only else []
+    pictures = []
+    for model in [only] if only else MODELS:
+        if model == "balls":
+            written, proofs, view = axis_balls(), list(PROOFS), THREE_QUARTER
+            scene = written
+        else:
+            written, scene, proofs, view = fitted_head(generator), baked_head(generator), head_proofs(), HEAD_VIEW
         pictures.append(draw(scene, view, SIZE, antialiased=False))
         with tempfile.TemporaryDirectory() as folder:
-            outcomes = measure(proofs, scene, Path(folder))
+            outcomes = measure(proofs, written, scene, Path(folder))
         rows += [row(model, proof, outcome) for proof, outcome in outcomes]
         pictures += [outcome.image for _, outcome in outcomes]
         pictures += [torch.zeros_like(pictures[0])] * (-len(pictures) % COLUMNS)
-        save_sheet(pictures, COLUMNS)
-        figures = {"pixels": SIZE, "versions": versions(), "rows": rows}
-        (RESULTS / "viewers.json").write_text(json.dumps(figures, indent=2) + "\n")
+        file.write_text(json.dumps({"pixels": SIZE, "versions": versions(), "rows": rows}, indent=2) + "\n")
+    save_sheet(pictures, COLUMNS, f"viewers_{only}.webp" if only else "viewers.webp")
     show(rows)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgsgan.cameras import Cameras, orbit, turntable
-    from cgsgan.export import ExportOptions, read_splats, save_image, write_splats
+    from cgsgan.export import ExportOptions, fit_colors, read_splats, save_image, write_splats
     from cgsgan.film import save_turntable
     from cgsgan.generators import TrainedGenerator, load_generator
     from cgsgan.types import Gaussians
@@ -27,6 +27,7 @@ __all__ = [
     "Gaussians",
     "TrainedGenerator",
     "__version__",
+    "fit_colors",
     "load_generator",
     "orbit",
     "read_splats",
@@ -40,6 +41,7 @@ _HOMES = {
     "ExportOptions": "export",
     "Gaussians": "types",
     "TrainedGenerator": "generators",
+    "fit_colors": "export",
     "load_generator": "generators",
     "orbit": "cameras",
     "read_splats": "export",

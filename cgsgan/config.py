@@ -75,6 +75,13 @@ class ExperimentConfig:
             raise ConfigError(
                 f"generator.kind is {made}, which rendering.kind {DRAWN_BY[made]} draws; got rendering.kind {drawn}"
             )
+        self.training.growth.check_resolution(self.resolution)
+        if self.training.growth.sizes and made == "sdf_planes":
+            raise ConfigError("training.growth: signed distance has stages of its own, see training.surface")
+        if self.training.growth.sizes and self.discriminator.dual:
+            raise ConfigError(
+                "training.growth: a dual discriminator sees two sizes already; set discriminator.dual: false"
+            )
         self.training.poses.check_use(
             labelled=self.data.labels,
             x_flip=self.data.x_flip,
@@ -222,7 +229,8 @@ def _read_merged(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid yaml ({' '.join(str(error).split())})") from None
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise ConfigError(f"{path}: not valid yaml ({reason})") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings at the top, got {type(values).__name__}")

@@ -224,6 +224,7 @@ def save_edited(
         The files, each with what it is.
     """
     out.mkdir(parents=True, exist_ok=True)
+    (out / "film.webp").unlink(missing_ok=True)  # of another change, it would be taken for this one's
     head = edit.at(amount)
     stored = GeneratorFile(
         config=config_to_dict(generator.config),

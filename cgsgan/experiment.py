@@ -31,6 +31,7 @@ from cgsgan.data.dataset import HeadDataset, open_dataset
 from cgsgan.data.progress import progress_bar
 from cgsgan.data.sampler import BatchStream
 from cgsgan.evaluation import GeneratorScenes, SceneSource
+from cgsgan.export.scene import ExportOptions
 from cgsgan.film import save_turntable
 from cgsgan.gallery import (
     LARGEST_TILE,
@@ -103,6 +104,7 @@ def build_steps(
         "size": config.resolution,
         "loss": config.training.loss,
         "planes": config.training.planes,
+        "growth": config.training.growth,
         "dual": config.discriminator.dual,
         "views_apart": config.training.views_apart,
         "autocast": lambda: accelerator.autocast(),  # noqa: PLW0108 (its optional argument is not ours)
@@ -184,14 +186,21 @@ def train(config: ExperimentConfig, run: RunFolder, *, resume: bool = False) -> 
         values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat_config(config).items()}
         accelerator.init_trackers(config.name, config=values, init_kwargs={"wandb": {"dir": str(run.path)}})
     received = trainer.train()
-    if received is not None:
-        accelerator.print(
-            f"stopped by {received.name} at {trainer.images_seen / 1000:g} kimg, everything is saved; "
-            f"go on with: python train.py --resume {run.path}"
-        )
+    if trainer.images_seen < config.training.kimg * 1000:
+        accelerator.print(_ended_early(trainer, received))
     files = _finish(config, run) if accelerator.is_main_process and received is None else {}
     accelerator.end_training()
     return RunResult(run=run, files=files, stopped_by=received)
+
+
+def _ended_early(trainer: Trainer, received: Signals | None) -> str:
+    """Why, and how to go on."""
+    config, resume = trainer.config, f"python train.py --resume {trainer.run.path}"
+    where = f"{trainer.images_seen / 1000:g} of {config.kimg:g} kimg, everything is saved"
+    if received is not None:
+        return f"stopped by {received.name} at {where}; go on with: {resume}"
+    minutes = f"{config.max_minutes:g} minutes (training.max_minutes)"
+    return f"stopped after {minutes} at {where}; go on to the end with: {resume} --training.max-minutes 0"
 
 
 def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
@@ -201,6 +210,7 @@ def _start(trainer: Trainer, config: ExperimentConfig, *, resume: bool) -> None:
     if checkpoint is not None:
         weights = read_generator(find_generator(checkpoint)).weights
         trainer.restore(read_training_state(checkpoint), weights, read_slow_weights(checkpoint))
+        accelerator.print(f"going on from {checkpoint.name}")
     elif resume:
         accelerator.print(f"{run.path}: ended before its first checkpoint; starting from its beginning")
     if accelerator.is_main_process:
@@ -299,7 +309,7 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
         files["curves.png"] = run.curves
     if isinstance(scenes, Gaussians):
         files["head.ply"] = run.path / "head.ply"
-        save_scene(files["head.ply"], scenes, 0, dilation=generator.dilation)
+        save_scene(files["head.ply"], scenes.scene(0), ExportOptions(extra_dilation=generator.dilation))
     return files
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import Cameras, orbit
-from cgsgan.export.formats import write_splats
+from cgsgan.export.color_fit import ColorFit, fit_colors
+from cgsgan.export.formats import FORMATS, format_of, write_splats
 from cgsgan.export.images import make_grid, save_image
-from cgsgan.export.ply import write_ply
 from cgsgan.export.scene import DEFAULTS, ExportOptions
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.types import Gaussians, GeneratorOutput, SceneOutput, Scenes, cat_scenes, scene_count
@@ -161,6 +161,19 @@ class DilatedGenerator(LatentGenerator, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenScene:
+    """What came into a splat file.
+
+    Attributes:
+        count: Gaussians.
+        colors: how colours above 1 were brought into reach of viewers; None: they are as they were.
+    """
+
+    count: int
+    colors: ColorFit | None = None
+
+
 @torch.no_grad()
 def export_head(
     generator: DilatedGenerator,
@@ -171,7 +184,8 @@ def export_head(
     truncation_psi: float = 1.0,
     levels: int | None = None,
     bake_dilation: bool = True,
-) -> int:
+    fit: bool = True,
+) -> WrittenScene:
     """Write one generated head as a splat file.
 
     Args:
@@ -182,9 +196,8 @@ def export_head(
         truncation_psi: 1 is full variety, 0 the average head.
         levels: only the Gaussians of this many first (coarsest) levels; None takes all.
         bake_dilation: add the renderer's pixel dilation to the scales, so that a viewer shows what was trained.
-
-    Returns:
-        The number of Gaussians written.
+        fit: where colours are above 1, which viewers cut off, write what :func:`cgsgan.export.fit_colors` makes of
+            them. Pages show them as they are.
 
     Raises:
         ValueError: for a seed or level that is not there, a generator whose scenes are no Gaussians, or as
@@ -204,17 +217,23 @@ def export_head(
     kept = sum(made.level_sizes[:levels])
     scene = made.gaussians.scene(0).map(lambda tensor: tensor[:kept].cpu())
     dilation = generator.dilation if bake_dilation else 0.0
-    return write_splats(path, scene, replace(options, extra_dilation=dilation, generated=True))
+    return save_scene(path, scene, replace(options, extra_dilation=dilation, generated=True), fit=fit)
 
 
-def save_scene(path: Path, scenes: Gaussians, index: int, *, dilation: float = 0.0, axes: str = "opencv") -> int:
-    """Write one scene as an Inria PLY; returns the number of Gaussians written."""
-    scene = scenes.scene(index).map(lambda tensor: tensor.detach().cpu())
-    return write_ply(path, scene, axes=axes, extra_dilation=dilation)
+def save_scene(path: Path, scene: Gaussians, options: ExportOptions = DEFAULTS, *, fit: bool = True) -> WrittenScene:
+    """Write one scene in the format that the file's name asks for, with colours as :func:`export_head` has them."""
+    scene = scene.map(lambda tensor: tensor.detach().cpu())
+    if not fit or format_of(path) is FORMATS[".html"]:
+        return WrittenScene(count=write_splats(path, scene, options))
+    found = fit_colors(scene, dilation=options.extra_dilation)
+    return WrittenScene(
+        count=write_splats(path, found.scene, options), colors=found if math.isfinite(found.cut) else None
+    )
 
 
 __all__ = [
     "SHEET_VIEWS",
+    "WrittenScene",
     "choose_heads",
     "contact_sheet",
     "export_head",

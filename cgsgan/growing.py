@@ -3,7 +3,8 @@
 Gaussians have no resolution, so the generator goes on as it is; levels that only the new config has are added. The
 discriminator sees the larger pictures through a coarser pixel-unshuffle, and its first convolution begins as the mean
 of every square of pixels: at the moment of the switch it says exactly what it said of the smaller pictures.
-Tri-planes start from others of the same size; their neural resolution may be another one (EG3D's second stage).
+Implicit fields have no resolution either. Tri-planes start from others of the same size; their neural resolution may
+be another one (EG3D's second stage).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.config import ConfigError, ExperimentConfig, flat_config, parse_config
-from cgsgan.generators import Network
 from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
 from cgsgan.models.gaussian_generator import GaussianGenerator, GaussianGeneratorConfig
 from cgsgan.training.checkpoint import STATE_FILE, find_generator, read_training_state

@@ -113,6 +113,7 @@ def save_inverted(
         The files, each with what it is.
     """
     out.mkdir(parents=True, exist_ok=True)
+    (out / "progress.webp").unlink(missing_ok=True)  # of another head, it would be taken for this one's
     written = {out / GENERATOR_FILE: "the generator and the head; render, export and mesh take this folder"}
     stored = GeneratorFile(
         config=config_to_dict(generator.config),

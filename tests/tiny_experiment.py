@@ -185,7 +185,8 @@ def tiny_draws(config: ExperimentConfig, views: int, dtype: torch.dtype = torch.
     )
     if config.generator.kind == "gaussians":
         return draws
-    return draw_jitter(random, tell_cameras(random, draws, swap=0.5))
+    told = draws if config.generator.kind == "implicit" else tell_cameras(random, draws, swap=0.5)
+    return draw_jitter(random, told)
 
 
 def tiny_reals(config: ExperimentConfig, dtype: torch.dtype = torch.float32) -> JudgedImages:

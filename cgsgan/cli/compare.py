@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cgsgan.config import ExperimentConfig
     from cgsgan.data.dataset import DataConfig
 
-Metric = Literal["fid", "kid", "pr", "swd", "consistency", "similarity", "identity"]
+Metric = Literal["fid", "kid", "pr", "swd", "consistency", "similarity", "identity", "depth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class CompareArguments:
         weights: weight file of inception or dinov2; default a download.
         identity_model: a timm model that knows faces (or DINO), for the metric identity; implies it.
         identity_weights: its weight file; default a download.
+        depth_truth: folder or zip of real heads with depth maps, for the metric depth; implies it.
         count: real pictures at most, and generated ones per repeat.
         repeats: how often, each with other latents and cameras.
         batch_size: pictures made at once.
@@ -51,6 +52,7 @@ class CompareArguments:
     weights: Path | None = None
     identity_model: str | None = None
     identity_weights: Path | None = None
+    depth_truth: Path | None = None
     count: int = 2048
     repeats: int = 1
     batch_size: int = 32
@@ -81,13 +83,15 @@ def run(argv: list[str]) -> int:
     from cgsgan.comparison import compare, open_contestants
     from cgsgan.comparison.measurements import ComparisonConfig
     from cgsgan.comparison.page import save_comparison
+    from cgsgan.data.depth_truth import open_depth_truth
     from cgsgan.data.progress import progress_bar
     from cgsgan.evaluation import EvaluationConfig
     from cgsgan.evaluation.settings import check_needs
     from cgsgan.metrics.extractors import open_extractor
 
     metrics = _metrics(arguments)
-    check_needs(metrics, identity=arguments.identity_model is not None, truth=False)
+    check_needs(metrics, identity=arguments.identity_model is not None, truth=arguments.depth_truth is not None)
+    truth = open_depth_truth(arguments.depth_truth) if arguments.depth_truth else None
     quality = EvaluationConfig(
         metrics=metrics, count=arguments.count, repeats=arguments.repeats, batch_size=arguments.batch_size,
         truncation_psi=arguments.psi,
@@ -107,7 +111,9 @@ def run(argv: list[str]) -> int:
         rounds=arguments.rounds, training_steps=arguments.steps,
     )  # fmt: skip
     with progress_bar() as progress:
-        found = compare(contestants, config, accelerator, extractor=extractor, identity=identity, progress=progress)
+        found = compare(
+            contestants, config, accelerator, extractor=extractor, identity=identity, truth=truth, progress=progress
+        )
     files = save_comparison(arguments.out, contestants, found, seeds=seeds, psi=arguments.psi)
     _print(found)
     print(f"wrote {', '.join(str(path) for path in files.values())}")
@@ -115,9 +121,13 @@ def run(argv: list[str]) -> int:
 
 
 def _metrics(arguments: CompareArguments) -> tuple[Metric, ...]:
+    """What was asked for, and what options imply."""
+    more: list[Metric] = []
     if arguments.identity_model is not None and "identity" not in arguments.metrics:
-        return (*arguments.metrics, "identity")
-    return arguments.metrics
+        more.append("identity")
+    if arguments.depth_truth is not None and "depth" not in arguments.metrics:
+        more.append("depth")
+    return (*arguments.metrics, *more)
 
 
 def _data(arguments: CompareArguments, trained: Sequence[ExperimentConfig]) -> DataConfig:

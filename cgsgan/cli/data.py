@@ -67,7 +67,9 @@ def check(path: tyro.conf.Positional[str], mask_folder: str | None = None) -> in
     """
     from cgsgan.data.check import check_dataset
     from cgsgan.data.progress import progress_bar
+    from cgsgan.data.sources import check_presence
 
+    check_presence(path)
     with progress_bar() as progress:
         report = check_dataset(path, mask_folder, progress)
     print(f"{path}: {report.summary}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cgsgan.export.atomic import free_path
+
 if TYPE_CHECKING:
     from cgsgan.editing import Edit
     from cgsgan.generators import TrainedGenerator
@@ -33,7 +35,7 @@ class EditArguments:
         amount: how far: of --towards and --mix a share (default 0.5 and 1), of --direction standard deviations
             (default 2; may be negative).
         film: also write film.webp, the way there and back.
-        out: folder to write to; default edited/HEAD.
+        out: folder to write to, over what is in it; default edited/HEAD, or the first free edited/HEAD-2, -3...
     """
 
     head: Annotated[Path, tyro.conf.Positional]
@@ -50,7 +52,7 @@ class EditArguments:
 def run(argv: list[str]) -> int:
     """Parse, edit, say what was written."""
     arguments = tyro.cli(EditArguments, args=argv, prog="cgsgan edit")
-    out = arguments.out or Path("edited") / arguments.head.name
+    out = arguments.out or free_path(Path("edited") / arguments.head.name)
     amount = _check(arguments, out)
     from cgsgan.editing import save_edited
     from cgsgan.generators import load_generator

@@ -131,9 +131,16 @@ def _metrics(arguments: EvaluateArguments) -> tuple[Metric, ...]:
 def _data_config(arguments: EvaluateArguments, trained: ExperimentConfig) -> DataConfig:
     """The real pictures, without mirror images; a set of the user's choice without the training set's lists."""
     data = replace(trained.data, x_flip=False)
-    if arguments.data is None:
-        return data
     from cgsgan.data.entries import has_cameras
+    from cgsgan.data.shard_files import names_shards
+
+    if arguments.data is None:
+        if data.path is not None and not names_shards(data.path) and not Path(data.path).expanduser().exists():
+            raise ValueError(
+                f"{arguments.checkpoint}: the pictures it was trained on are not here ({data.path}); name others with "
+                "--data"
+            )
+        return data
 
     labels = trained.training.poses.source == "labels" or has_cameras(arguments.data)
     own = {"path": arguments.data, "mask_folder": arguments.mask_folder, "labels": labels}

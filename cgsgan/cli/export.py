@@ -14,6 +14,7 @@ import tyro
 
 if TYPE_CHECKING:
     from cgsgan.export import ExportOptions
+    from cgsgan.gallery import WrittenScene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class ExportArguments:
         seed: of a generator: which head; default the one that `cgsgan invert` found, or 0.
         psi: of a generator: truncation; 1 is full variety, 0 the average head.
         level: of a generator: only the Gaussians of its first (coarsest) levels, this many.
+        fit_colors: of a generator: where colours are above 1, which viewers cut off, fit colours, opacities, sizes and
+            rotations so that they show the same picture (a few seconds); pages show such colours as they are.
         dilation: of a generator: bake in the renderer's pixel dilation, so that a viewer shows the same picture.
         axes: of the file: opencv (y down) or opengl (y up); default what the format prescribes or its viewers expect.
         source_axes: of a splat file that is read; default what it says, or what is usual in its format.
@@ -43,6 +46,7 @@ class ExportArguments:
     seed: int | None = None
     psi: float | None = None
     level: int | None = None
+    fit_colors: bool = True
     dilation: bool = True
     axes: Literal["opencv", "opengl"] | None = None
     source_axes: Literal["opencv", "opengl"] | None = None
@@ -63,11 +67,14 @@ def run(argv: list[str]) -> int:
     splats = any(arguments.source.lower().endswith(suffix) for suffix in FORMATS)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        count = _convert(arguments, options) if splats else _generate(arguments, options)
+        written = _convert(arguments, options) if splats else _generate(arguments, options)
     for warning in told:
         print(f"cgsgan export: {warning.message}", file=sys.stderr)
     size = arguments.out.stat().st_size
-    print(f"wrote {count:,} splats to {arguments.out} ({found.name}, {size:,} bytes, {size / count:.1f} each)")
+    each = size / written.count
+    print(f"wrote {written.count:,} splats to {arguments.out} ({found.name}, {size:,} bytes, {each:.1f} each)")
+    if written.colors:
+        print(written.colors)
     return 0
 
 
@@ -86,17 +93,19 @@ def parse_fraction(text: str) -> float:
     return value
 
 
-def _convert(arguments: ExportArguments, options: ExportOptions) -> int:
+def _convert(arguments: ExportArguments, options: ExportOptions) -> WrittenScene:
     from cgsgan.export import convert_splats
+    from cgsgan.gallery import WrittenScene
 
     given = [name for name in ("seed", "psi", "level") if getattr(arguments, name) is not None]
-    given += [] if arguments.dilation else ["no-dilation"]
+    given += [f"no-{name}" for name in ("dilation", "fit-colors") if not getattr(arguments, name.replace("-", "_"))]
     if given:
         raise ValueError(f"--{given[0]}: is for generators; {arguments.source} is a file of splats")
-    return convert_splats(arguments.source, arguments.out, options, source_axes=arguments.source_axes)
+    count = convert_splats(arguments.source, arguments.out, options, source_axes=arguments.source_axes)
+    return WrittenScene(count=count)
 
 
-def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
+def _generate(arguments: ExportArguments, options: ExportOptions) -> WrittenScene:
     from cgsgan.gallery import export_head
     from cgsgan.generators import load_generator
 
@@ -113,4 +122,5 @@ def _generate(arguments: ExportArguments, options: ExportOptions) -> int:
         truncation_psi=psi,
         levels=arguments.level,
         bake_dilation=arguments.dilation,
+        fit=arguments.fit_colors,
     )

@@ -42,13 +42,16 @@ def describe(file: Path | None) -> list[tuple[str, str]]:
     Raises:
         ValueError: when it is neither a readable splat file nor a checkpoint.
     """
+    from cgsgan.training.checkpoint import find_generator, means_shipped
+
+    if file is not None and means_shipped(file):
+        file = None
     if file is not None and not file.exists():
         raise ValueError(f"{file}: no such file or folder; expected a splat file, a checkpoint or a run folder")
     from cgsgan.export.formats import FORMATS, describe_splats
 
     if file is not None and file.name.lower().endswith(tuple(FORMATS)):
         return describe_splats(file)
-    from cgsgan.training.checkpoint import find_generator
     from cgsgan.training.generator_file import read_generator
 
     path = find_generator(file)

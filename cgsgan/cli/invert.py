@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cgsgan.export.atomic import free_path
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,7 +37,7 @@ class InvertArguments:
         weights: its weight file; default a download.
         film: also write progress.webp: the photo, and the head as it is found.
         seed: of the start.
-        out: folder to write to; default inverted/PHOTO.
+        out: folder to write to, over what is in it; default inverted/PHOTO, or the first free inverted/PHOTO-2, -3...
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
         device: auto is a GPU where there is one.
     """
@@ -60,7 +62,7 @@ class InvertArguments:
 def run(argv: list[str]) -> int:
     """Parse, invert, say what was written."""
     arguments = tyro.cli(InvertArguments, args=argv, prog="cgsgan invert")
-    out = arguments.out or Path("inverted") / arguments.photo.stem
+    out = arguments.out or free_path(Path("inverted") / arguments.photo.stem)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; expected a folder to write to")
     if not 0.01 <= arguments.steps <= 100:

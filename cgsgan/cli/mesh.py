@@ -20,9 +20,9 @@ class MeshArguments:
         seed: identity; default the one that `cgsgan invert` found, or 0.
         psi: truncation; 1 is full variety, 0 the average head.
         resolution: grid points along each side of the cube that is meshed.
-        method: density looks at the field of tri-planes, distance at that of tri-planes of signed distance; views
-            fuses rendered depth and colour, of any generator. auto is density or distance for tri-planes, views for
-            the others.
+        method: density looks at the field of tri-planes or of an implicit generator, distance at that of tri-planes of
+            signed distance; views fuses rendered depth and colour, of any generator. auto is density or distance where
+            there is one, views for Gaussians.
         level: density per world unit at the surface, for --method density (default 10).
         views: pictures that are fused, for --method views.
         best: of a run folder, the checkpoint with the best score (--training.evaluate-kimg) instead of the newest.
@@ -84,15 +84,15 @@ def _check(arguments: MeshArguments) -> tuple[Path | None, Path]:
 def _mesh(arguments: MeshArguments, renderer, scenes, progress):
     from cgsgan.meshing import FusionSettings, fuse_views, mesh_density, mesh_zero_level, surrounding_views
     from cgsgan.meshing.density import LEVEL
-    from cgsgan.types import SdfPlanes, TriPlanes
+    from cgsgan.types import ImplicitScenes, SdfPlanes, TriPlanes
 
-    fields = {TriPlanes: "density", SdfPlanes: "distance"}
+    fields = {TriPlanes: "density", ImplicitScenes: "density", SdfPlanes: "distance"}
     own = fields.get(type(scenes), "views")
     method = own if arguments.method == "auto" else arguments.method
     if method not in {own, "views"}:
         raise ValueError(f"--method {method}: these scenes are {_kind(scenes)}, which have none; use --method {own}")
     if arguments.level is not None and method != "density":
-        raise ValueError("--level: is a density of tri-planes; other surfaces have none")
+        raise ValueError("--level: is a density of a field; other surfaces have none")
     if method == "density":
         level = LEVEL if arguments.level is None else arguments.level
         return mesh_density(renderer, scenes, resolution=arguments.resolution, level=level, progress=progress)

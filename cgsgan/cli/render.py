@@ -55,6 +55,8 @@ def run(argv: list[str]) -> int:
             _write_splats(arguments, generator, names, scenes, out)
         if arguments.html:
             _write_page(arguments, generator, names, scenes, arguments.html)
+    if arguments.psi == 1 and generator.found is None:
+        print("this is full variety; --psi 0.7 draws heads nearer to the average, which are cleaner")
     if arguments.checkpoint is None:
         for name in ("data", "licence"):
             if name in generator.provenance:
@@ -162,15 +164,17 @@ def _frame_options(arguments: RenderArguments, generator: TrainedGenerator) -> F
 def _write_splats(
     arguments: RenderArguments, generator: TrainedGenerator, names: list[str], scenes: Scenes, out: Path
 ) -> None:
+    from cgsgan.export import ExportOptions
     from cgsgan.gallery import save_scene
     from cgsgan.types import Gaussians
 
     assert isinstance(scenes, Gaussians)
     dilation = generator.dilation if arguments.bake_dilation else 0.0
+    options = ExportOptions(axes=arguments.axes, extra_dilation=dilation)
     for index, name in enumerate(names):
         path = out / f"{name}.ply"
-        save_scene(path, scenes, index, dilation=dilation, axes=arguments.axes)
-        print(f"wrote {path}")
+        written = save_scene(path, scenes.scene(index), options)
+        print(f"wrote {path}" + (f" ({written.colors})" if written.colors else ""))
 
 
 def _write_page(

@@ -38,7 +38,7 @@ class Contestant:
 
     @property
     def kind(self) -> str:
-        """Of its scenes: gaussians or triplanes."""
+        """Of its scenes: gaussians, triplanes..."""
         return self.generator.config.generator.kind
 
     def parameters(self) -> dict[str, int]:

@@ -12,10 +12,12 @@ from accelerate import Accelerator
 from cgsgan.comparison.contestants import Contestant
 from cgsgan.comparison.speed import MEGABYTE, Speed, measure_speeds, measure_training
 from cgsgan.data.dataset import DataConfig, open_dataset
+from cgsgan.data.depth_truth import DepthTruth
 from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.rendering.robust import WITHOUT_PROPOSAL, RobustRenderer
+from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.volume import VolumeRenderer
 from cgsgan.training.poses import PosePrior
 
@@ -65,6 +67,7 @@ def compare(
     *,
     extractor: FeatureExtractor,
     identity: FeatureExtractor | None = None,
+    truth: DepthTruth | None = None,
     progress: Progress = ignore_progress,
 ) -> Comparison:
     """Measure everything.
@@ -75,6 +78,7 @@ def compare(
         accelerator: device.
         extractor: of the features that pictures are compared by.
         identity: features that know faces, for the metric of that name.
+        truth: heads of known depth, for the metric ``depth``.
         progress: told of what is done.
     """
     size = config.size or max(entrant.generator.resolution for entrant in contestants)
@@ -91,7 +95,7 @@ def compare(
             dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=progress)
             source = GeneratorScenes(entrant.generator, config.quality.truncation_psi)
             evaluator = Evaluator(
-                source, dataset, extractor, config.quality, accelerator, progress, identity,
+                source, dataset, extractor, config.quality, accelerator, progress, identity, truth,
                 prior=PosePrior.of(entrant.generator.config.training.poses),
             )  # fmt: skip
             quality.append(evaluator.measure())
@@ -117,6 +121,7 @@ def _facts(
     rows: dict[str, list[Value]] = {
         "from": [entrant.source for entrant in contestants],
         "scenes": [entrant.kind for entrant in contestants],
+        "cameras in training": [entrant.generator.config.training.poses.source for entrant in contestants],
         "training size, px": [entrant.generator.resolution for entrant in contestants],
         "trained, kimg": [entrant.generator.images_seen / 1000 for entrant in contestants],
         "trained, minutes by its log": [entrant.logged_minutes for entrant in contestants],
@@ -133,27 +138,24 @@ def _facts(
     }
     samples = [count_samples(entrant, size) for entrant in contestants]
     if any(found is not None for found in samples):
-        rows["samples per ray"] = [None if found is None else found[0] for found in samples]
-        rows[f"samples in a picture at {size} px, million"] = [None if found is None else found[1] for found in samples]
+        rows[f"samples in a picture at {size} px, million"] = list(samples)
     if any(speed.peak_megabytes is not None for speed in speeds):
         rows["peak memory of a picture, MB"] = [speed.peak_megabytes for speed in speeds]
     return rows
 
 
-def count_samples(entrant: Contestant, size: int) -> tuple[float, float] | None:
-    """Samples per ray, and in a whole picture (millions), with what is looked at to know where; None without rays."""
-    renderer = entrant.generator.renderer
+def count_samples(entrant: Contestant, size: int) -> float | None:
+    """Samples in a whole picture, millions, with what is looked at to know where; None without rays."""
+    renderer, per_ray = entrant.generator.renderer, entrant.samples_per_ray
+    if per_ray is None:
+        return None
     if isinstance(renderer, RobustRenderer):
         config = renderer.config
-        per_ray = config.mean_inference_samples
         probed = 0 if config.sampler in WITHOUT_PROPOSAL else config.bins * config.probe_resolution**2
-        return per_ray, (per_ray * size**2 + probed) / 1e6
-    if isinstance(renderer, VolumeRenderer):
-        per_ray = sum(renderer.config.sample_counts(training=False))
-        refined = getattr(entrant.generator.config.generator, "superresolution", None) is not None
-        side = renderer.config.neural_resolution if refined else size
-        return float(per_ray), per_ray * side**2 / 1e6
-    return None
+        return (per_ray * size**2 + probed) / 1e6
+    refined = getattr(entrant.generator.config.generator, "superresolution", None) is not None
+    side = renderer.config.neural_resolution if isinstance(renderer, VolumeRenderer) and refined else size
+    return per_ray * side**2 / 1e6
 
 
 def _figures(quality: Sequence[dict[str, Any]]) -> dict[str, list[Value]]:
@@ -190,6 +192,9 @@ def _notes(
     if len({entrant.generator.resolution for entrant in contestants}) > 1:
         notes.append("Training sizes differ: each is compared with real pictures of its own size.")
     notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
+    settings = [entrant.generator.config.rendering for entrant in contestants]
+    for side in sorted({config.probe_resolution for config in settings if isinstance(config, RobustConfig)}):
+        notes.append(f"Samples per ray leave out a probe of {side} x {side} rays, which every picture begins with.")
     if quality is None:
         return notes
     if extractor.identity.startswith("random-"):
@@ -199,9 +204,20 @@ def _notes(
         )
     if quality.repeats == 1:
         notes.append("One draw of latents and cameras: small differences mean nothing (--repeats).")
-    if "consistency" in quality.metrics and any(entrant.kind != "gaussians" for entrant in contestants):
+    if "consistency" in quality.metrics and any(entrant.samples_per_ray is not None for entrant in contestants):
         notes.append(
-            "consistency carries a view into another one by its depth. That of fields is the expected depth of a "
-            "cloud, rendered before the super-resolution if there is one: errors of depth and colour are in one figure."
+            "consistency carries a view into another one by its depth. That of what is sampled along rays is the "
+            "expected depth of a cloud, rendered before the super-resolution if there is one: errors of depth and "
+            "colour are in one figure."
+        )
+    if "depth" in quality.metrics:
+        notes.append(
+            "depth_* compare generated heads with other, real heads of known depth from the same cameras: *_floor is "
+            "what real heads differ among themselves."
+        )
+    if len({entrant.generator.config.training.poses.source for entrant in contestants}) > 1:
+        notes.append(
+            "Those whose cameras in training came from a prior saw no labels; here all are seen from the cameras of "
+            "the set's labels, if it has any."
         )
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -28,6 +28,12 @@ from cgsgan.gallery import (
 
 VIEWS = (-40.0, 0.0, 40.0)
 """Yaw in degrees of the columns of each contestant."""
+HEADINGS = {
+    "Pictures against real ones": ("fid", "frd", "kid", "precision", "recall", "swd"),
+    "Views of one head against each other": ("consistency", "similarity", "identity"),
+    "Shape against real heads": ("depth",),
+}
+"""Of groups of figures, and how their names begin."""
 TURNING_HEADS = 4
 TURNTABLE_FRAMES = 32
 
@@ -57,9 +63,9 @@ def save_comparison(
     captions = f"{', '.join(found.names)}: yaw {', '.join(f'{yaw:g}' for yaw in VIEWS)} degrees; seeds in rows"
     save_page(
         files["html"],
-        " and ".join(found.names),
+        _listed(found.names),
         [
-            ("", f'<div class="wide">{_table(found)}</div>'),
+            *((heading, f'<div class="wide">{_table(found.names, rows)}</div>') for heading, rows in _groups(found)),
             ("What this does not say", f"<ul>{notes}</ul>"),
             ("The same cameras", html_image(files["png"].read_bytes(), "png", captions)),
             ("Turning", "\n".join(turning)),
@@ -77,15 +83,42 @@ def format_value(value: Value) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _table(found: Comparison) -> str:
-    lines = [["<th></th>", *(f"<th>{escape(name)}</th>" for name in found.names)]]
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _groups(found: Comparison) -> list[tuple[str, dict[str, list[Value]]]]:
+    """Rows under the headings of the page; what has none stands in a table of its own."""
+    groups: dict[str, dict[str, list[Value]]] = {"": {}, **{heading: {} for heading in HEADINGS}}
+    measured = {name for quality in found.quality for name in quality["figures"]}
     for label, values in found.rows.items():
+        headings = (heading for heading, starts in HEADINGS.items() if label in measured and label.startswith(starts))
+        groups[next(headings, "")][label] = values
+    return [(heading, rows) for heading, rows in groups.items() if rows]
+
+
+def _table(names: Sequence[str], rows: Mapping[str, Sequence[Value]]) -> str:
+    """Columns of equal width; long names and places are broken anywhere, so that four stand side by side."""
+    narrow = ' style="overflow-wrap: anywhere; text-align: right"'
+    width = f'<col style="width: {100 / (len(names) + 1.6):.1f}%">' * len(names)
+    lines = [
+        [
+            "<th></th>",
+            *(
+                f'<th style="white-space: normal; overflow-wrap: anywhere; text-align: right">{escape(n)}</th>'
+                for n in names
+            ),
+        ]
+    ]
+    for label, values in rows.items():
         cells = [
-            f"<td>{escape(value)}</td>" if isinstance(value, str) else f'<td class="number">{format_value(value)}</td>'
+            f"<td{narrow}>{escape(value)}</td>"
+            if isinstance(value, str)
+            else f'<td class="number">{format_value(value)}</td>'
             for value in values
         ]
         lines.append([f"<th>{escape(label)}</th>", *cells])
-    return html_table(lines)
+    return html_table(lines).replace("<table>", f'<table style="width: 100%"><col>{width}', 1)
 
 
 def _tile(contestants: Sequence[Contestant]) -> int:

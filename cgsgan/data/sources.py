@@ -13,6 +13,17 @@ from cgsgan.data.shards import ShardSource
 EXPECTED = "expected a folder, a .zip file, or .tar shards"
 
 
+def check_presence(path: str | os.PathLike[str]) -> None:
+    """Refuse a path at which nothing is; of shards, which may be far away, nothing is said.
+
+    Raises:
+        DatasetError: names the path.
+    """
+    location = Path(path).expanduser()
+    if not names_shards(os.fspath(path)) and not location.exists():
+        raise DatasetError(f"{location}: no such data set ({EXPECTED})")
+
+
 def open_source(path: str | os.PathLike[str], *, use_cache: bool = True, keep_bytes: int = 0) -> FileSource:
     """Open a folder, a zip, or shards.
 
@@ -32,8 +43,7 @@ def open_source(path: str | os.PathLike[str], *, use_cache: bool = True, keep_by
         if not (location / LABEL_FILE).is_file() and holds_shards(location):
             return ShardSource(text, use_cache=use_cache)
         return FolderSource(location)
-    if not location.exists():
-        raise DatasetError(f"{location}: no such data set ({EXPECTED})")
+    check_presence(path)
     if location.suffix.lower() != ".zip":
         raise DatasetError(f"{location}: unknown file type {location.suffix!r} ({EXPECTED})")
     return ZipSource(location)

@@ -1,5 +1,6 @@
 """Scenes and pictures -> files that other programs open."""
 
+from cgsgan.export.color_fit import ColorFit, fit_colors
 from cgsgan.export.formats import FORMATS, convert_splats, describe_splats, read_splats, write_splats
 from cgsgan.export.html import read_splat_page, save_splat_page
 from cgsgan.export.images import make_grid, save_grid, save_image, to_uint8
@@ -10,6 +11,7 @@ from cgsgan.export.video import save_video
 
 __all__ = [
     "FORMATS",
+    "ColorFit",
     "ExportOptions",
     "PlyError",
     "SplatFileError",
@@ -17,6 +19,7 @@ __all__ = [
     "convert_splats",
     "describe_ply",
     "describe_splats",
+    "fit_colors",
     "make_grid",
     "read_ply",
     "read_sh_rest",

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and not in the place of others."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # a rename is durable only once its folder is; Windows cannot open folders
         _sync(target.parent)
+
+
+def free_path(path: Path) -> Path:
+    """The path itself, or the first of ``name-2``, ``name-3``... beside it that does not exist."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 BORDER = 0.04
 """Share of the picture's edge length that counts as its border, where a plain background is looked for."""
+LEAST_COVERAGE = 0.05
+"""Share of a picture that a head fills at the least; in pictures cropped for training it is a third and more."""
 PLAIN_SPREAD = 0.06
 """A border whose colours spread less than this (median distance to their median, full scale 1) is plain."""
 
@@ -94,6 +96,12 @@ def read_target(photos: list[Path], *, size: int, masks: list[Path] | None = Non
             picture[3:] *= _read(path, "L", size)
     joined = torch.stack(pictures)
     alphas = joined[:, 3:]
+    for picture, path in zip(alphas, photos):
+        if float(picture.mean()) < LEAST_COVERAGE:
+            raise PhotoError(
+                f"{path}: no head in it: it is transparent, or its mask black, but for {float(picture.mean()):.1%} of "
+                f"the picture; expected at least {LEAST_COVERAGE:.0%}"
+            )
     if bool((alphas < 1).any()):
         return Target(colors=joined[:, :3] * alphas, alphas=alphas)
     colors = joined[:, :3]
@@ -119,6 +127,8 @@ def parse_color(text: str) -> tuple[float, float, float]:
 
 
 def _read(path: Path, mode: str, size: int) -> Float[Tensor, "channel size size"]:
+    if not path.is_file():
+        raise PhotoError(f"{path}: no such file; expected a picture")
     try:
         with Image.open(path) as file:
             if file.width != file.height:

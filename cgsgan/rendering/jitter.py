@@ -8,6 +8,8 @@ SplitMix64 itself.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -46,6 +48,12 @@ def uniform_samples(keys: Int64[Tensor, "*batch"], count: int) -> Float[Tensor, 
     steps = torch.arange(1, count + 1, device=keys.device) * _GAMMA
     bits = _mix(keys.unsqueeze(-1) + steps)
     return _shift(bits, 64 - FRACTION_BITS).float() * 2.0**-FRACTION_BITS
+
+
+def normal_samples(keys: Int64[Tensor, "*batch"], count: int) -> Float[Tensor, "*batch count"]:
+    """``count`` independent numbers ~ N(0, 1) per key, float32 (Box and Muller 1958)."""
+    radius, angle = uniform_samples(keys, 2 * count).chunk(2, dim=-1)
+    return (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
 
 
 def _mix(values: Tensor) -> Tensor:

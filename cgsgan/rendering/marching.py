@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,13 +15,20 @@ TRANSMITTANCE_FLOOR = 1e-10
 """Added to what an interval lets through, so that gradients pass behind opaque ones."""
 
 
-def activate_density(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Raw densities to densities per world unit."""
-    return softplus(raw + DENSITY_SHIFT)
+DensityActivation = Literal["shifted_softplus", "relu"]
+
+
+def activate_density(
+    raw: Float[Tensor, "*batch"], activation: DensityActivation = "shifted_softplus"
+) -> Float[Tensor, "*batch"]:
+    """Raw densities to densities per world unit: softplus(raw - 1) (EG3D), or max(raw, 0) (NeRF, pi-GAN)."""
+    return raw.relu() if activation == "relu" else softplus(raw + DENSITY_SHIFT)
 
 
 def interval_weights(
-    raw_densities: Float[Tensor, "*batch sample"], distances: Float[Tensor, "*batch sample"]
+    raw_densities: Float[Tensor, "*batch sample"],
+    distances: Float[Tensor, "*batch sample"],
+    activation: DensityActivation = "shifted_softplus",
 ) -> Float[Tensor, "*batch interval"]:
     """How much each interval between neighbouring samples contributes to its ray.
 
@@ -28,8 +37,9 @@ def interval_weights(
     Args:
         raw_densities: before activation.
         distances: ascending along the last axis, world units.
+        activation: what makes densities of them.
     """
-    density = activate_density((raw_densities[..., :-1] + raw_densities[..., 1:]) / 2)
+    density = activate_density((raw_densities[..., :-1] + raw_densities[..., 1:]) / 2, activation)
     return density_weights(density, distances.diff(dim=-1))
 
 
@@ -48,6 +58,12 @@ def density_weights(
     opacities = 1 - torch.exp(-densities * lengths)
     passed = pad(1 - opacities + TRANSMITTANCE_FLOOR, (1, -1), value=1.0)
     return opacities * passed.cumprod(dim=-1)
+
+
+def close_end(weights: Float[Tensor, "*batch interval"]) -> Float[Tensor, "*batch interval"]:
+    """The last interval takes what is left: the end of every ray is opaque, and nothing shows behind (pi-GAN)."""
+    rest = 1 - weights.sum(dim=-1, keepdim=True)
+    return torch.cat([weights[..., :-1], weights[..., -1:] + rest], dim=-1)
 
 
 def sample_weights(weights: Float[Tensor, "*batch interval"]) -> Float[Tensor, "*batch sample"]:

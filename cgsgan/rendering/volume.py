@@ -64,22 +64,36 @@ class VolumeRenderer:
     """
 
     def __init__(
-        self, config: VolumeConfig, training_size: int, *, jitter_seeds: Int64[Tensor, "batch view"] | None = None
+        self,
+        config: VolumeConfig,
+        training_size: int,
+        *,
+        jitter_seeds: Int64[Tensor, "batch view"] | None = None,
+        density_noise: float = 0.0,
     ) -> None:
         self.config = config
         self.training_size = training_size
         self.jitter_seeds = jitter_seeds
+        self.density_noise = density_noise
 
-    def for_training(self, neural_resolution: int, jitter_seeds: Int64[Tensor, "batch view"]) -> VolumeRenderer:
+    @property
+    def samples_per_ray(self) -> float:
+        """How many points of a ray the networks are asked for, both passes together."""
+        return float(sum(self.config.sample_counts(training=self.jitter_seeds is not None)))
+
+    def for_training(
+        self, neural_resolution: int, jitter_seeds: Int64[Tensor, "batch view"], *, density_noise: float = 0.0
+    ) -> VolumeRenderer:
         """A renderer with the sample counts of training, at random places along the rays.
 
         Args:
             neural_resolution: instead of the config's.
             jitter_seeds: any integers, one for each picture that will be rendered. The places depend on the seed of
                 the picture, the pixel and the sample alone: not on the batch, the chunks, or the number of processes.
+            density_noise: standard deviation of the noise on raw densities, which depends on the same.
         """
         config = replace(self.config, neural_resolution=neural_resolution)
-        return VolumeRenderer(config, self.training_size, jitter_seeds=jitter_seeds)
+        return VolumeRenderer(config, self.training_size, jitter_seeds=jitter_seeds, density_noise=density_noise)
 
     def with_samples(self, samples: int, importance_samples: int) -> VolumeRenderer:
         """A deterministic renderer with other sample counts, such as 96 and 96 for a video."""
@@ -146,6 +160,9 @@ class VolumeRenderer:
                 near=config.near,
                 far=config.far,
                 counts=config.sample_counts(training=self.jitter_seeds is not None),
+                activation=config.density_activation,
+                density_noise=self.density_noise,
+                opaque_end=config.opaque_end,
             )
             grad = torch.is_grad_enabled()
             found = tracer.trace(self._bundle(rays, resolution), points_at_once=self._points(scenes), recompute=grad)
@@ -193,14 +210,18 @@ class VolumeRenderer:
         return min(self.config.points_at_once, CPU_POINTS_AT_ONCE)
 
     def _bundle(self, rays: Rays, resolution: int) -> RayBundle:
-        keys = None
+        keys = noise_keys = None
         if self.jitter_seeds is not None:
             seeds = self.jitter_seeds.to(rays.directions.device)
             pixels = torch.arange(resolution**2, device=seeds.device)
-            first, second = (pixel_keys(seeds, pixels, stream=stream).flatten(1) for stream in range(2))
-            keys = first, second
+            # Keys of noise are streams of their own: with noise or without, samples lie where they lie.
+            noisy = self.density_noise > 0
+            drawn = [pixel_keys(seeds, pixels, stream=s).flatten(1) for s in range(4 if noisy else 2)]
+            keys, noise_keys = (drawn[0], drawn[1]), (drawn[2], drawn[3]) if noisy else None
         origins = rays.origins.unsqueeze(2).expand_as(rays.directions)
-        return RayBundle(origins=origins.flatten(1, 2), directions=rays.directions.flatten(1, 2), keys=keys)
+        return RayBundle(
+            origins=origins.flatten(1, 2), directions=rays.directions.flatten(1, 2), keys=keys, noise_keys=noise_keys
+        )
 
     def _check(self, scenes: Traceable, batch: int, views: int) -> None:
         if scene_count(scenes) != batch:

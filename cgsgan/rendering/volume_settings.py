@@ -1,10 +1,11 @@
-"""How tri-planes are rendered."""
+"""How tri-planes and implicit fields are rendered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from cgsgan.rendering.marching import DensityActivation
 from cgsgan.rendering.plane_sampling import PlaneAxes
 
 FEWEST_SAMPLES = 4
@@ -13,7 +14,7 @@ FEWEST_SAMPLES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeConfig:
-    """How tri-planes are rendered. The defaults are EG3D's for faces.
+    """How tri-planes and implicit fields are rendered. The defaults are EG3D's for faces.
 
     Attributes:
         kind: tells this from the renderers of other scenes.
@@ -33,6 +34,10 @@ class VolumeConfig:
             for does not enter their pictures.
         frontal_colors: outside training, colours of an implicit field that depend on the view are those seen from the
             front, so that turntables show one thing.
+        density_activation: makes densities of raw ones: ``shifted_softplus`` (EG3D) or ``relu`` (pi-GAN).
+        density_noise: standard deviation of the noise on raw densities at the start of training; it falls linearly ...
+        density_noise_kimg: ... to 0 within this. Never outside training.
+        opaque_end: the last sample of a ray takes all light that is left, so that no background shows.
         points_at_once: the memory bound: that many points are looked at together (but always a whole ray of a scene).
             Where gradients are needed and this is not enough for all, chunks are computed again in the backward pass.
     """
@@ -50,6 +55,10 @@ class VolumeConfig:
     white_back: bool = False
     backgrounds_behind_refined: bool = False
     frontal_colors: bool = True
+    density_activation: DensityActivation = "shifted_softplus"
+    density_noise: float = 0.0
+    density_noise_kimg: float = 0.0
+    opaque_end: bool = False
     points_at_once: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -62,6 +71,9 @@ class VolumeConfig:
             raise ValueError(f"near, far: expected 0 <= near < far, got {self.near} and {self.far}")
         if not 0 < self.box_warp < float("inf"):
             raise ValueError(f"box_warp: expected a length > 0 in world units, got {self.box_warp}")
+        for name in ("density_noise", "density_noise_kimg"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
         for name, least in (
             ("samples", FEWEST_SAMPLES),
             ("importance_samples", 0),

@@ -72,7 +72,10 @@ def read_generator(path: Path | str) -> GeneratorFile:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({error}); a generator is a run folder, a checkpoint folder or a "
+            "generator.safetensors"
+        ) from None
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format name")
         raise CheckpointError(f"{path}: expected a {FORMAT} file, found {found}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgsgan.export.atomic import atomic_path
+from cgsgan.export.atomic import atomic_path, free_path
 from cgsgan.training.checkpoint import clean_checkpoints, list_checkpoints, note_stored_score
 from cgsgan.training.log import trim_log
 
@@ -115,7 +115,4 @@ def _is_leftover(path: Path) -> bool:
 
 def free_run_folder(parent: Path, name: str) -> RunFolder:
     """``parent/name``, or the first of ``name-2``, ``name-3``... that does not exist."""
-    candidate, number = parent / name, 2
-    while candidate.exists():
-        candidate, number = parent / f"{name}-{number}", number + 1
-    return RunFolder(candidate)
+    return RunFolder(free_path(parent / name))

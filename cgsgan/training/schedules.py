@@ -40,6 +40,11 @@ def neural_resolution(images_seen: int, *, start: int, final: int | None, kimg: 
     return start if final is None else round(_fade(images_seen, start=float(start), final=float(final), kimg=kimg))
 
 
+def density_noise(images_seen: int, *, initial: float, kimg: float) -> float:
+    """Standard deviation of the noise on raw densities: linear from ``initial`` to 0 within ``kimg`` (pi-GAN)."""
+    return initial * max(0.0, 1 - images_seen / (kimg * 1000)) if kimg > 0 else 0.0
+
+
 def _fade(images_seen: int, *, start: float, final: float, kimg: float) -> float:
     share = min(images_seen / (kimg * 1000), 1.0) if kimg > 0 else 1.0
     return start * (1 - share) + final * share

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cgsgan.metrics.extractors import ExtractorName
 from cgsgan.training.augmentation import AugmentationConfig
+from cgsgan.training.growth import GrowthConfig
 from cgsgan.training.guards import GuardConfig
 from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.poses import PoseConfig
@@ -106,6 +107,7 @@ class TrainingConfig:
         loss: see LossConfig.
         augmentation: see AugmentationConfig.
         planes: see PlaneTrainingConfig.
+        growth: see GrowthConfig.
         poses: where the cameras of fakes come from, see PoseConfig.
         surface: of tri-planes of signed distance, see SurfaceTrainingConfig.
         ema_halflife_kimg: half-life of the averaged generator.
@@ -146,6 +148,7 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
     poses: PoseConfig = field(default_factory=PoseConfig)
     surface: SurfaceTrainingConfig = field(default_factory=SurfaceTrainingConfig)
     ema_halflife_kimg: float = 10.0

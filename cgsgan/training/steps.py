@@ -25,12 +25,13 @@ from cgsgan.models.triplane.resampling import resize
 from cgsgan.rendering.renderer import Renderer
 from cgsgan.rendering.volume import VolumeRenderer
 from cgsgan.training.draws import DensityDraws, FakeDraws
+from cgsgan.training.growth import GrowthConfig, enlarge
 from cgsgan.training.judged import JudgedImages
 from cgsgan.training.multiview import multiview_backward
 from cgsgan.training.planes import PlaneTrainingConfig
 from cgsgan.training.recognition import recognition_loss
 from cgsgan.training.regularization import regularize_anchors
-from cgsgan.training.schedules import blur, blur_sigma, neural_resolution
+from cgsgan.training.schedules import blur, blur_sigma, density_noise, neural_resolution
 from cgsgan.training.settings import LossConfig
 from cgsgan.types import RenderOutput, SceneOutput, Scenes
 
@@ -48,6 +49,7 @@ class AdversarialSteps:
         size: image size in pixels.
         loss: weights.
         planes: what only tri-planes need.
+        growth: how pictures grow.
         dual: the discriminator also sees what was rendered before super-resolution.
         views_apart: each view of a scene is judged in a call of its own; otherwise all in one.
         autocast: makes the context in which the networks run (Accelerate's mixed precision).
@@ -60,6 +62,7 @@ class AdversarialSteps:
     size: int
     loss: LossConfig
     planes: PlaneTrainingConfig = field(default_factory=PlaneTrainingConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
     dual: bool = False
     views_apart: bool = True
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -297,15 +300,18 @@ class AdversarialSteps:
         if isinstance(renderer, VolumeRenderer):
             assert draws.jitter_seeds is not None, "a volume renderer needs draws with jitter"
             seeds = draws.jitter_seeds[:, view, None]
-            renderer = renderer.for_training(self.neural_resolution(images_seen), seeds)
+            config = renderer.config
+            noise = density_noise(images_seen, initial=config.density_noise, kimg=config.density_noise_kimg)
+            renderer = renderer.for_training(self.neural_resolution(images_seen), seeds, density_noise=noise)
         rendered: RenderOutput = renderer(
             scenes,  # type: ignore[arg-type]
             Cameras.from_labels(labels.unsqueeze(1)),
-            size=self.size,
+            size=self.growth.size(images_seen, self.size),
             backgrounds=draws.backgrounds[:, view].unsqueeze(1),
         )
         raw = rendered.raw_images.squeeze(1) if self.dual and rendered.raw_images is not None else None
-        return JudgedImages(images=rendered.images.squeeze(1), camera_labels=labels, raw_images=raw, z=draws.z)
+        images = enlarge(rendered.images.squeeze(1), self.size)
+        return JudgedImages(images=images, camera_labels=labels, raw_images=raw, z=draws.z)
 
     def neural_resolution(self, images_seen: int) -> int:
         """Side in pixels of what a volume renderer renders before super-resolution, at this moment of the run."""
@@ -327,7 +333,7 @@ class AdversarialSteps:
         """Pictures in [-1, 1] (and raw ones) under the blur of this moment, and augmented alike."""
         loss = self.loss
         sigma = blur_sigma(images_seen, initial=loss.blur_sigma, fade_kimg=loss.blur_fade_kimg)
-        seen = [blur(part, sigma) for part in pictures]
+        seen = [blur(self.growth.show(part, images_seen), sigma) for part in pictures]
         if self.augment is None:
             return seen
         # A shift of whole pixels of the small raw picture would be another one: they are changed at the same size.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 
@@ -63,10 +63,11 @@ class Tracker:
     Args:
         log: the JSON-lines file, appended to.
         total_kimg: length of the bar.
+        max_minutes: the run stops after so many, if it has not come to its end; 0: it does not.
         active: False in processes other than the main one.
     """
 
-    def __init__(self, log: Path, *, total_kimg: float, active: bool) -> None:
+    def __init__(self, log: Path, *, total_kimg: float, max_minutes: float = 0.0, active: bool) -> None:
         self.console = Console(quiet=not active, highlight=False)
         self._log = log if active else None
         self._progress = Progress(
@@ -74,13 +75,13 @@ class Tracker:
             BarColumn(bar_width=None),
             TextColumn("{task.fields[kimg]}"),
             TextColumn("{task.fields[rate]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
             disable=not active,
         )
-        self._task = self._progress.add_task("training", total=total_kimg, kimg="", rate="")
-        self._total = total_kimg
+        self._task = self._progress.add_task("training", total=total_kimg, kimg="", rate="", left="")
+        self._total, self._max_minutes = total_kimg, max_minutes
+        self._start = time.perf_counter()
 
     def __enter__(self) -> Tracker:
         self._progress.start()
@@ -98,19 +99,27 @@ class Tracker:
             completed=kimg,
             kimg=f"{kimg:.1f}/{self._total:g} kimg",
             rate=f"{images_per_second:.0f} img/s",
+            left=self._left(kimg, images_per_second),
         )
 
     def report(self, kimg: float, images_per_second: float, means: Mapping[str, float]) -> None:
         """One line for people, one for programs."""
-        left = max(self._total - kimg, 0) * 1000 / max(images_per_second, 1e-9)
         gap, real, fake = (means.get(k, float("nan")) for k in ("logit_gap", "real_logits", "fake_logits"))
         self.console.print(
-            f"{kimg:8.1f} kimg  {images_per_second:6.1f} img/s  left {_clock(left)}  "
+            f"{kimg:8.1f} kimg  {images_per_second:6.1f} img/s  {self._left(kimg, images_per_second)}  "
             f"D(real) {real:+.2f}  D(fake) {fake:+.2f}  gap {gap:.2f}  "
             f"|grad G| {means.get('generator_gradient_norm', float('nan')):.3g}",
             soft_wrap=True,
         )
         self.record({"kimg": round(kimg, 3), "images_per_second": round(images_per_second, 2), **means})
+
+    def _left(self, kimg: float, images_per_second: float) -> str:
+        """Until the end, or until ``max_minutes`` where that is sooner."""
+        left = max(self._total - kimg, 0) * 1000 / max(images_per_second, 1e-9)
+        granted = self._max_minutes * 60 - (time.perf_counter() - self._start)
+        if self._max_minutes > 0 and granted < left:
+            return f"stops in {_clock(max(granted, 0))}"
+        return f"left {_clock(left)}"
 
     def record(self, entry: Mapping[str, float | str]) -> None:
         """Append one JSON object to the log."""

@@ -124,7 +124,8 @@ class Trainer:
             TrainingBrokenError: when a guard stops the run; the last checkpoint is left as it was.
         """
         main = self.accelerator.is_main_process
-        tracker = Tracker(self.run.log, total_kimg=self.config.kimg, active=main)
+        config = self.config
+        tracker = Tracker(self.run.log, total_kimg=config.kimg, max_minutes=config.max_minutes, active=main)
         self._means, clock = RunningMeans(), Clock(self.images_seen)
         received: Signals | None = None
         with StopRequest(announce=main) as request, tracker:

@@ -9,10 +9,10 @@ from cgsgan.viewer.state import Choice, Color, Flag, Kind, Limits, Number, Refus
 
 FOLDERS = {
     "Head": ("head", "seed", "psi"),
+    "Show": ("view", "look", "size", "background", "level", "scale"),
+    "Camera": ("yaw", "pitch", "radius", "fov"),
     "Second head": ("other_seed", "share", "mixed"),
     "Directions": ("steps",),
-    "Camera": ("yaw", "pitch", "radius", "fov"),
-    "Show": ("view", "look", "size", "background", "level", "scale"),
 }
 """Which fields of the state stand together."""
 FOLDED = ("Directions",)
@@ -22,8 +22,8 @@ LABELS = {
     "seed": ("Seed", "which head"),
     "psi": ("Truncation", "1 is full variety, 0 the average head"),
     "other_seed": ("Second seed", "the head to move towards, and to take styles from"),
-    "share": ("Move there", "0 is the first head, 1 the second"),
-    "mixed": ("{} of 2nd", "take these styles from the second head; the first groups are coarse, the last ones fine"),
+    "share": ("Blend", "0 is the first head, 1 the second"),
+    "mixed": ("Mix in {}", "take these styles from the second head; the first groups are coarse, the last ones fine"),
     "steps": ("Direction {}", "along which heads vary most; in standard deviations"),
     "yaw": ("Yaw", "degrees; 0 is in front of the face"),
     "pitch": ("Pitch", "degrees; above 0 the camera looks down"),
@@ -87,7 +87,7 @@ class ControlPanel:
         field, _, index = name.partition(".")
         label, hint = LABELS[field]
         if field == "mixed":
-            label = label.format(self._limits.layers[int(index)].capitalize())
+            label = label.format(self._limits.layers[int(index)])
         elif field == "steps":
             label = label.format(int(index) + 1)
         handle = _element(self._gui, label, kind, state.value(name), hint=hint, typed=field in SEED_FIELDS)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from cgsgan.cameras import turntable
-from cgsgan.export.formats import write_splats
 from cgsgan.export.images import save_image, to_uint8
 from cgsgan.export.scene import ExportOptions
 from cgsgan.export.video import save_video
+from cgsgan.gallery import save_scene
 from cgsgan.types import Gaussians
 from cgsgan.viewer.scene import Explorer, focal_of
 from cgsgan.viewer.state import State
@@ -95,7 +95,7 @@ def save_picture(folder: OutputFolder, explorer: Explorer, state: State) -> Path
 
 
 def save_splats(folder: OutputFolder, explorer: Explorer, state: State) -> Path:
-    """The Gaussians that are shown as Inria PLY, with the renderer's dilation baked in.
+    """The Gaussians that are shown as Inria PLY, with the renderer's dilation baked in and colours that viewers show.
 
     Raises:
         SaveRefusedError: as :meth:`OutputFolder.next_path`, or for tri-planes.
@@ -103,10 +103,10 @@ def save_splats(folder: OutputFolder, explorer: Explorer, state: State) -> Path:
     shown = explorer.scene(state)
     if not isinstance(shown.scenes, Gaussians):
         raise SaveRefusedError("tri-planes hold no Gaussians")
-    scene = shown.scenes.scene(0).map(lambda tensor: tensor.cpu())
+    scene = shown.scenes.scene(0)
     path = folder.next_path("head", ".ply")
     try:
-        write_splats(path, scene, ExportOptions(extra_dilation=explorer.heads.generator.dilation))
+        save_scene(path, scene, ExportOptions(extra_dilation=explorer.heads.generator.dilation))
     except ValueError as error:
         raise SaveRefusedError(str(error)) from None
     return path

@@ -18,6 +18,7 @@ from cgsgan.latents.directions import principal_direction
 from cgsgan.latents.paths import mix_styles
 from cgsgan.latents.style_space import StyleSpace
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
+from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
 from cgsgan.rendering.inspection import depth_colors, depth_normals, normal_colors, turn_to_camera
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
@@ -225,7 +226,7 @@ def device_of(generator: TrainedGenerator) -> torch.device:
 
 def style_groups(generator: TrainedGenerator) -> dict[str, slice]:
     """Groups of style rows that are mixed together, coarse to fine: for Gaussians the blocks before each level, for
-    tri-planes those of each size of feature maps.
+    tri-planes those of each size of feature maps, for implicit fields each sine layer.
     """
     config = generator.config.generator
     if isinstance(config, GaussianGeneratorConfig):
@@ -233,6 +234,9 @@ def style_groups(generator: TrainedGenerator) -> dict[str, slice]:
         transformer = config.transformer
         ends = [transformer.block_count(level + 1) for level in range(levels)]
         names = [f"level {level + 1}" for level in range(levels)]
+    elif isinstance(config, ImplicitGeneratorConfig):
+        ends = list(range(1, config.field.layers + 2))
+        names = [f"layer {end}" for end in ends[:-1]] + ["colour"]
     else:
         sizes = config.backbone.sizes
         ends = [2 * (index + 1) for index in range(len(sizes))]

@@ -27,7 +27,7 @@ from cgsgan.viewer.gate import LOOPBACK, Gate, gated
 from cgsgan.viewer.saving import OutputFolder, SaveRefusedError, save_picture, save_splats, save_turn
 from cgsgan.viewer.scene import Explorer, state_camera
 from cgsgan.viewer.splats import add_splats, splat_arrays
-from cgsgan.viewer.state import FRONTAL_FOV, SPLATS, RefusedValueError, State
+from cgsgan.viewer.state import FRONTAL_FOV, SEEDS, SPLATS, RefusedValueError, State
 from cgsgan.viewer.worker import Worker
 
 RANDOM_SEEDS = 1_000_000
@@ -120,11 +120,9 @@ class Viewer:
         save["Save video"] = lambda: self._save(self._save_turn)
         limits = self.explorer.limits
         buttons: dict[str, dict[str, Callable[[], None]]] = {
-            "Head": {"Random head": lambda: self._randomize("seed")},
+            "Head": {"Random head": self._draw_head},
             "Second head": {"Random second head": lambda: self._randomize("other_seed")},
-            "Directions": {
-                "No directions": lambda: self._become(replace(self.state, steps=(0.0,) * limits.directions))
-            },
+            "Directions": {"Reset directions": self._straighten},
             "Camera": {"Front": self._to_front},
             "Save": save,
         }
@@ -139,6 +137,11 @@ class Viewer:
 
     def _randomize(self, name: str) -> None:
         self.change(name, secrets.randbelow(RANDOM_SEEDS))
+
+    def _draw_head(self) -> None:
+        # While a head that was found is shown, another seed would change nothing.
+        self._become(replace(self.state, head=SEEDS))
+        self._randomize("seed")
 
     def _straighten(self) -> None:
         self._become(replace(self.state, steps=State.start(self.explorer.limits).steps))
@@ -224,6 +227,7 @@ class Viewer:
         state = self.state
 
         def task() -> None:
+            self.news.content = "saving ..."  # colours of a large head are fitted for some seconds
             try:
                 self.news.content = f"saved {save(self.options.folder, self.explorer, state).name}"
             except SaveRefusedError as error:

@@ -27,7 +27,8 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str], words: str) -> No
 def test_a_head_in_every_format(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     generator = load_generator()
     path = tmp_path / f"head{suffix}"
-    assert main(["export", "shipped", str(path), "--seed", "3", "--psi", "0.7", "--prune", "0"]) == 0
+    as_made = ["--psi", "0.7", "--prune", "0", "--no-fit-colors"]
+    assert main(["export", "shipped", str(path), "--seed", "3", *as_made]) == 0
     told = capsys.readouterr().out
     made = generator(latents_from_seeds([3], generator.z_dim), truncation_psi=0.7).gaussians.scene(0)
     back = read_splats(path)
@@ -47,13 +48,28 @@ def test_levels_and_dilation_of_a_generator(tmp_path: Path) -> None:
     generator = load_generator()
     made = generator(latents_from_seeds([0], generator.z_dim))
     path = tmp_path / "head.ply"
+    as_made = ["--no-dilation", "--prune", "0", "--no-fit-colors"]
     for levels in range(1, len(made.level_sizes) + 1):
-        assert main(["export", "shipped", str(path), "--level", str(levels), "--no-dilation", "--prune", "0"]) == 0
+        assert main(["export", "shipped", str(path), "--level", str(levels), *as_made]) == 0
         count = sum(made.level_sizes[:levels])
         first = made.gaussians.scene(0).map(lambda tensor, n=count: tensor[:n])
         back = read_splats(path)
         assert torch.equal(back.means, first.means)
         torch.testing.assert_close(back.scales, first.scales, atol=0, rtol=2e-6)  # 5e-7
+
+
+def test_colors_above_1_are_fitted_unless_told_not_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, fitted, page = (tmp_path / name for name in ("plain.ply", "fitted.ply", "page.html"))
+    assert main(["export", "shipped", str(plain), "--seed", "4", "--no-fit-colors"]) == 0
+    assert main(["export", "shipped", str(page), "--seed", "4"]) == 0
+    assert "dB" not in capsys.readouterr().out
+    assert main(["export", "shipped", str(fitted), "--seed", "4"]) == 0
+    assert "colours above 1 fitted into [0, 1]: " in capsys.readouterr().out
+    bright, within = read_splats(plain).colors, read_splats(fitted).colors
+    assert bright.max() > 1.2
+    assert within.max() < 1 + 1e-5
+    assert read_splats(page).colors.max().item() == pytest.approx(bright.max().item(), abs=1e-4)
+    fails(["export", str(plain), str(fitted), "--no-fit-colors"], capsys, "--no-fit-colors: is for generators")
 
 
 def test_from_file_to_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

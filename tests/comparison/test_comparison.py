@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from cgsgan.cameras import orbit
 from cgsgan.cli import main
 from cgsgan.comparison import Contestant, measurements, open_contestants
 from cgsgan.comparison.measurements import ComparisonConfig
@@ -20,6 +23,8 @@ from cgsgan.generators import TrainedGenerator, build_generator
 from cgsgan.metrics.extractors import open_extractor
 from cgsgan.training.checkpoint import TrainingState, save_checkpoint
 from cgsgan.training.generator_file import GeneratorFile
+from cgsgan.training.poses import PoseConfig
+from tests.test_evaluation import write_truth
 from tests.tiny_experiment import randomize, tiny_config, tiny_planes, tiny_surface
 
 
@@ -56,6 +61,7 @@ def test_gaussians_and_tri_planes_side_by_side(data: Path, tmp_path: Path, capsy
     assert found["names"] == ["splats", "planes"]
     rows = found["rows"]
     assert rows["scenes"] == ["gaussians", "triplanes"]
+    assert rows["samples per ray"] == [None, 5 + 4]
     assert rows["trained, kimg"] == [3.0, 5.0]
     assert rows["training, images/s by its log"] == [20.0, 20.0]
     assert rows["trained, minutes by its log"] == [2.0, 2.0]
@@ -72,6 +78,51 @@ def test_gaussians_and_tri_planes_side_by_side(data: Path, tmp_path: Path, capsy
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert page.count("data:image/webp") == 2
     assert "<script" not in page
+
+
+def test_four_on_one_page_with_their_shape(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tiny = tiny_config()
+    poseless = replace(
+        tiny,
+        data=replace(tiny.data, labels=False),
+        discriminator=replace(tiny.discriminator, camera_conditioning=False),
+        training=replace(tiny.training, poses=PoseConfig(source="prior")),
+    )
+    runs = [
+        saved_run(tmp_path / "a_name_that_is_far_too_long_for_a_quarter_of_a_page", poseless, 3.0),
+        saved_run(tmp_path / "planes", tiny_planes(), 5.0),
+        saved_run(tmp_path / "splats", tiny_config(), 5.0),
+    ]
+    (checkpoint,) = (runs[2] / "checkpoints").glob("kimg-*")
+    slow = shutil.copy(checkpoint / "generator.safetensors", checkpoint / "generator_slow.safetensors")
+    cameras = orbit(torch.tensor([0.0, 0.5]), torch.zeros(2))
+    write_truth(tmp_path / "truth.zip", torch.full((4, 2, 32, 32), 2.7), cameras)
+    out = tmp_path / "out"
+    asked = [
+        "--count",
+        "8",
+        "--rounds",
+        "1",
+        "--seeds",
+        "0",
+        "--metrics",
+        "fid",
+        "--depth-truth",
+        tmp_path / "truth.zip",
+    ]
+    code = main(["compare", *map(str, [*runs, slow, "--data", data, "--out", out, *asked])])
+    assert code == 0, capsys.readouterr().err
+    found = json.loads((out / "compare.json").read_text())
+    rows, page = found["rows"], (out / "compare.html").read_text()
+    assert found["names"][1:] == ["planes", "splats", "generator_slow"]
+    assert rows["cameras in training"] == ["prior", "labels", "labels", "labels"]
+    assert all(value > 0 for value in rows["frd"])  # the first opens the set with labels, like the others
+    assert len(rows["depth_mean"]) == len(rows["samples per ray"]) == 4
+    assert page.count("data:image/webp") == 4
+    assert page.index("Pictures against real ones") < page.index("Shape against real heads") < page.index("depth_mean")
+    assert "planes, splats and generator_slow</h1>" in page
+    with Image.open(out / "compare.png") as picture:
+        assert picture.width > 4 * 3 * 32
 
 
 def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
@@ -119,11 +170,12 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, capsys: 
 
 
 def test_samples_of_every_kind_of_scene():
-    def count(config: ExperimentConfig, images_seen: int = 0) -> tuple[float, float] | None:
+    def count(config: ExperimentConfig, images_seen: int = 0) -> tuple[float | None, float | None]:
         generator = TrainedGenerator(build_generator(config.generator), config, images_seen)
-        return measurements.count_samples(Contestant(name="x", source="x", generator=generator), 32)
+        entrant = Contestant(name="x", source="x", generator=generator)
+        return entrant.samples_per_ray, measurements.count_samples(entrant, 32)
 
-    assert count(tiny_config()) is None
+    assert count(tiny_config()) == (None, None)
     assert count(tiny_planes()) == pytest.approx((9, 9 * 8**2 / 1e6))  # at neural resolution 8
     # 4 samples, 8 at a tenth of the pixels; a probe of 8 x 8 rays in 8 bins.
     assert count(tiny_surface()) == pytest.approx((4.4, (4.4 * 32**2 + 8 * 8**2) / 1e6))

@@ -68,12 +68,16 @@ def test_a_plain_background_is_found(tmp_path: Path):
 def test_what_cannot_be_used_is_one_clear_line(tmp_path: Path):
     wide = save(tmp_path / "wide.png", np.zeros((32, 64, 3)))
     small = save(tmp_path / "small.png", np.zeros((16, 16, 3)))
+    clear = save(tmp_path / "clear.png", np.zeros((32, 32, 4)))
+    grey = save(tmp_path / "grey.png", np.full((32, 32, 3), 128))
     (tmp_path / "text.png").write_text("no picture")
     for photos, masks, message in (
         ([wide], None, "expected a square picture"),
         ([small], None, "at least 32 x 32"),
         ([tmp_path / "text.png"], None, "not a readable picture"),
-        ([tmp_path / "none.png"], None, "not a readable picture"),
+        ([tmp_path / "none.png"], None, "no such file"),
+        ([clear], None, "no head in it"),
+        ([grey], [save(tmp_path / "black.png", np.zeros((32, 32)))], "no head in it"),
         ([small, small], [small], "one for each of the 2 photos"),
     ):
         with pytest.raises(PhotoError, match=message) as caught:

@@ -125,7 +125,7 @@ def test_every_kind_of_control_reaches_the_picture(session: Session):
     session.page.get_by_text("Directions", exact=True).click()
     session.type_number("steps.1", "-2")
     seen.append(session.assert_shows(lambda state: state.steps[1] == -2))
-    session.element("No directions").click()
+    session.element("Reset directions").click()
     seen.append(session.assert_shows(lambda state: state.steps[1] == 0))
     session.type_number("scale", "0.5")
     seen.append(session.assert_shows(lambda state: state.scale == 0.5))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cgsgan.cameras import ORBIT_RADIUS
-from cgsgan.export import ExportOptions, write_splats
+from cgsgan.export import ExportOptions, fit_colors, write_splats
 from cgsgan.gallery import generate_scenes, latents_from_seeds
 from cgsgan.generators import TrainedGenerator
 from cgsgan.types import Gaussians
@@ -190,8 +190,14 @@ def plain_head(generator: TrainedGenerator) -> Gaussians:
 
 
 def baked_head(generator: TrainedGenerator) -> Gaussians:
-    """The same as ``cgsgan export`` writes it: with the dilation of the training size in its scales."""
+    """The same as ``cgsgan export --no-fit-colors`` writes it: with the dilation of the training size in its scales."""
     scene = plain_head(generator)
+    return replace(scene, scales=torch.hypot(scene.scales, torch.tensor(generator.dilation)))
+
+
+def fitted_head(generator: TrainedGenerator) -> Gaussians:
+    """The same with colours above 1 fitted into what viewers show, as ``cgsgan export`` does it too."""
+    scene = fit_colors(plain_head(generator), dilation=generator.dilation).scene
     return replace(scene, scales=torch.hypot(scene.scales, torch.tensor(generator.dilation)))
 
 

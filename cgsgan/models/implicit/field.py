@@ -28,8 +28,11 @@ class FieldConfig:
         weight_frequency: the frequency that weights are made for: those of all but the first layer are uniform in
             +-sqrt(6 / inputs) / this (SIREN, theorem 1.8, where it is called omega_0).
         head_gain: density and colour before their activations are multiplied by this: how fast both are learned.
-        density_bias: added to raw densities; below 0 the field begins with clear air, which pictures of cut-out heads
-            on random colours need.
+        density_bias: added to raw densities; below 0 the field begins with clear air.
+        ball_density: added to raw densities at the origin; it falls linearly with the distance, is 0 at
+            ``ball_radius`` and negative beyond. Published is 0: none. Where heads are cut out and lie on random
+            colours, nothing but this keeps a generator from filling the air with colours of its own.
+        ball_radius: see there; world units.
     """
 
     width: int = 256
@@ -40,11 +43,13 @@ class FieldConfig:
     weight_frequency: float = 25.0
     head_gain: float = 1.0
     density_bias: float = 0.0
+    ball_density: float = 0.0
+    ball_radius: float = 0.3
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.layers < 1:
             raise ValueError(f"field: expected width and layers >= 1, got {self.width} and {self.layers}")
-        for name in ("box_size", "weight_frequency", "head_gain"):
+        for name in ("box_size", "weight_frequency", "head_gain", "ball_radius"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"field: expected {name} > 0, got {getattr(self, name)}")
 
@@ -112,6 +117,8 @@ class ImplicitField(nn.Module):
         follow = follow_in_pieces if points.device.type == "cpu" else follow_plainly
         densities, colors = follow(stack, points * (2 / config.box_size), directions)
         densities = densities + (self.density_head.bias * config.head_gain + config.density_bias)
+        if config.ball_density:
+            densities = densities + config.ball_density * (1 - points.norm(dim=-1, keepdim=True) / config.ball_radius)
         return densities, torch.sigmoid(colors + self.color_head.bias * config.head_gain)
 
     def _bound(self, size: int) -> float:
