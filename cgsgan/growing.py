@@ -82,7 +82,7 @@ def read_origin(path: str) -> Origin:
 def start_from(
     origin: Origin,
     config: ExperimentConfig,
-    generator: Network,
+    generator: torch.nn.Module,
     discriminator: Discriminator,
 ) -> str:
     """Give both fresh networks the origin's weights, grown to their size.

@@ -17,7 +17,6 @@ from cgsgan.data.progress import Progress, ignore_progress
 from cgsgan.evaluation import EvaluationConfig, Evaluator, GeneratorScenes
 from cgsgan.metrics.extractors import FeatureExtractor
 from cgsgan.rendering.robust import WITHOUT_PROPOSAL, RobustRenderer
-from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.volume import VolumeRenderer
 from cgsgan.training.poses import PosePrior
 
@@ -138,24 +137,27 @@ def _facts(
     }
     samples = [count_samples(entrant, size) for entrant in contestants]
     if any(found is not None for found in samples):
-        rows[f"samples in a picture at {size} px, million"] = list(samples)
+        rows["samples per ray"] = [None if found is None else found[0] for found in samples]
+        rows[f"samples in a picture at {size} px, million"] = [None if found is None else found[1] for found in samples]
     if any(speed.peak_megabytes is not None for speed in speeds):
         rows["peak memory of a picture, MB"] = [speed.peak_megabytes for speed in speeds]
     return rows
 
 
-def count_samples(entrant: Contestant, size: int) -> float | None:
-    """Samples in a whole picture, millions, with what is looked at to know where; None without rays."""
-    renderer, per_ray = entrant.generator.renderer, entrant.samples_per_ray
-    if per_ray is None:
-        return None
+def count_samples(entrant: Contestant, size: int) -> tuple[float, float] | None:
+    """Samples per ray, and in a whole picture (millions), with what is looked at to know where; None without rays."""
+    renderer = entrant.generator.renderer
     if isinstance(renderer, RobustRenderer):
         config = renderer.config
+        per_ray = config.mean_inference_samples
         probed = 0 if config.sampler in WITHOUT_PROPOSAL else config.bins * config.probe_resolution**2
-        return (per_ray * size**2 + probed) / 1e6
-    refined = getattr(entrant.generator.config.generator, "superresolution", None) is not None
-    side = renderer.config.neural_resolution if isinstance(renderer, VolumeRenderer) and refined else size
-    return per_ray * side**2 / 1e6
+        return per_ray, (per_ray * size**2 + probed) / 1e6
+    if isinstance(renderer, VolumeRenderer):
+        per_ray = sum(renderer.config.sample_counts(training=False))
+        refined = getattr(entrant.generator.config.generator, "superresolution", None) is not None
+        side = renderer.config.neural_resolution if refined else size
+        return float(per_ray), per_ray * side**2 / 1e6
+    return None
 
 
 def _figures(quality: Sequence[dict[str, Any]]) -> dict[str, list[Value]]:
@@ -192,9 +194,6 @@ def _notes(
     if len({entrant.generator.resolution for entrant in contestants}) > 1:
         notes.append("Training sizes differ: each is compared with real pictures of its own size.")
     notes.append("A seed is another head in every generator: pictures side by side show style and turning, no pairs.")
-    settings = [entrant.generator.config.rendering for entrant in contestants]
-    for side in sorted({config.probe_resolution for config in settings if isinstance(config, RobustConfig)}):
-        notes.append(f"Samples per ray leave out a probe of {side} x {side} rays, which every picture begins with.")
     if quality is None:
         return notes
     if extractor.identity.startswith("random-"):
@@ -204,7 +203,7 @@ def _notes(
         )
     if quality.repeats == 1:
         notes.append("One draw of latents and cameras: small differences mean nothing (--repeats).")
-    if "consistency" in quality.metrics and any(entrant.samples_per_ray is not None for entrant in contestants):
+    if "consistency" in quality.metrics and any(entrant.kind != "gaussians" for entrant in contestants):
         notes.append(
             "consistency carries a view into another one by its depth. That of what is sampled along rays is the "
             "expected depth of a cloud, rendered before the super-resolution if there is one: errors of depth and "

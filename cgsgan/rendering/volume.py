@@ -76,11 +76,6 @@ class VolumeRenderer:
         self.jitter_seeds = jitter_seeds
         self.density_noise = density_noise
 
-    @property
-    def samples_per_ray(self) -> float:
-        """How many points of a ray the networks are asked for, both passes together."""
-        return float(sum(self.config.sample_counts(training=self.jitter_seeds is not None)))
-
     def for_training(
         self, neural_resolution: int, jitter_seeds: Int64[Tensor, "batch view"], *, density_noise: float = 0.0
     ) -> VolumeRenderer:
