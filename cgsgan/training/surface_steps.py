@@ -79,9 +79,10 @@ class SurfaceSteps(AdversarialSteps):
         losses: list[Tensor] = []
         stats: Stats = {}
         if surface.stage(images_seen) != "low":
-            taught, logits = self._teach_sampler(scenes, draws, view, images_seen)
+            taught, entropy, logits = self._teach_sampler(scenes, draws, view, images_seen)
             losses.append(taught * surface.proposal_weight)
-            stats["proposal"] = taught.detach()
+            # The patch decides the entropy: only what is above it tells how well the sampler knows its targets.
+            stats |= {"proposal": taught.detach(), "proposal_divergence": taught.detach() - entropy}
         rendered = self._follow_rays(scenes, draws, view, images_seen, logits)
         assert rendered.betas is not None
         mean = mean_beta(rendered.betas, rendered.alphas)
@@ -109,9 +110,11 @@ class SurfaceSteps(AdversarialSteps):
         size, samples = surface.low_resolution, surface.low_samples
         return renderer.render_uniform(scenes, cameras, size=size, backgrounds=backgrounds, samples=samples)
 
-    def _teach_sampler(self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int) -> tuple[Tensor, Tensor]:
-        """Cross entropy of what the sampler proposes on a random patch, whose gradient reaches the sampler alone; and
-        the logits of whole pictures.
+    def _teach_sampler(
+        self, scenes: Scenes, draws: FakeDraws, view: int, images_seen: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross entropy of what the sampler proposes on a random patch, whose gradient reaches the sampler alone; the
+        least it could be, the entropy of the targets; and the logits of whole pictures.
         """
         given, cameras, patch = scenes.map(Tensor.detach), _cameras(draws, view), self.surface.patch_size
         logits = self._robust.propose(given, cameras)
@@ -120,7 +123,9 @@ class SurfaceSteps(AdversarialSteps):
         row, column = torch.randint(self.size - patch + 1, (2,), generator=random).tolist()
         weights = self._robust.weights_of_patch(given, cameras, size=self.size, corner=(row, column), patch=patch)
         proposed = logits[..., row : row + patch, column : column + patch]
-        return proposal_cross_entropy(proposed, proposal_targets(weights)), logits
+        targets = proposal_targets(weights)
+        entropy = -torch.xlogy(targets, targets).sum(dim=2).mean()
+        return proposal_cross_entropy(proposed, targets), entropy, logits
 
     def _present(self, rendered: RenderOutput, draws: FakeDraws, view: int, images_seen: int) -> JudgedImages:
         images = rendered.images.squeeze(1)

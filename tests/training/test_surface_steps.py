@@ -43,6 +43,7 @@ def test_what_each_stage_trains() -> None:
         assert fakes is not None
         assert fakes.images.shape == (4, 3, 32, 32)
         assert ("proposal" in stats) is taught
+        assert not taught or 0 < float(stats["proposal_divergence"]) < float(stats["proposal"])
         assert float(stats["mean_beta"]) > 0
         found = gradients(steps.generator)
         assert any(name.startswith("proposal.") for name in found) is taught
