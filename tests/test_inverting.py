@@ -71,7 +71,7 @@ def test_what_cannot_be_done_is_one_clear_line(
     labels = tmp_path / "dataset.json"
     labels.write_text('{"labels": [["other.png", [0]]]}')
     for arguments, message in (
-        ([str(tmp_path / "none.png")], "not a readable picture"),
+        ([str(tmp_path / "none.png")], "no such file; expected a picture"),
         ([str(photo), "--camera", "20"], "yaw,pitch in degrees"),
         ([str(photo), "--camera", "0,0", "1,1"], "each of the 1 views"),
         ([str(photo), "--camera", "0,90"], "yaw,pitch in degrees"),

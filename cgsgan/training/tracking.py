@@ -115,10 +115,10 @@ class Tracker:
 
     def _left(self, kimg: float, images_per_second: float) -> str:
         """Until the end, or until ``max_minutes`` where that is sooner."""
-        left = max(self._total - kimg, 0) * 1000 / max(images_per_second, 1e-9)
+        left = max(self._total - kimg, 0.0) * 1000 / max(images_per_second, 1e-9)
         granted = self._max_minutes * 60 - (time.perf_counter() - self._start)
         if self._max_minutes > 0 and granted < left:
-            return f"stops in {_clock(max(granted, 0))}"
+            return f"stops in {_clock(max(granted, 0.0))}"
         return f"left {_clock(left)}"
 
     def record(self, entry: Mapping[str, float | str]) -> None:

@@ -31,7 +31,7 @@ def test_the_generator_that_comes_along_makes_a_mesh(tmp_path: Path, capsys):
         (["head.glb", "--views", "0"], "--views: expected at least 1"),
         (["head.glb", "--seed", "-1"], "--seed"),
         (["nowhere", "head.glb"], "nowhere"),
-        (["head.glb", "--level", "5"], "--level: is a density of tri-planes"),
+        (["head.glb", "--level", "5"], "--level: is a density of a field"),
         (["head.glb", "--method", "density"], "use --method views"),
     ],
 )

@@ -146,7 +146,7 @@ def test_both_pictures_are_augmented_alike():
     steps.augment, seen = augmenter, []
     steps.discriminator.forward = lambda *pictures: seen.append(pictures) or torch.zeros(8, 1, requires_grad=True)
     augmenter.begin_step(4)
-    steps._logits(tiny_reals(config), 10**6)
+    steps._judged(tiny_reals(config), 10**6)
     image, _, raw = seen[0]
     assert image.shape == raw.shape == (8, 3, 32, 32)  # the raw one has been moved by the same share of its size
     # What is left between them is the fine detail that 12 px cannot hold.
