@@ -45,7 +45,7 @@ from cgsgan.generators import TrainedGenerator, build_generator, build_renderer,
 from cgsgan.growing import Origin, check_growable, read_origin, start_from
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.rendering.robust import RobustRenderer
-from cgsgan.rendering.sampler_audit import sampler_psnr
+from cgsgan.rendering.sampler_audit import audit_sampler
 from cgsgan.scoring import Scorer
 from cgsgan.training.checkpoint import find_generator, read_slow_weights, read_training_state
 from cgsgan.training.compilation import compile_networks
@@ -282,7 +282,7 @@ def _audit_of(config: ExperimentConfig) -> Callable[[nn.Module], dict[str, float
         yaws = torch.tensor(AUDITED_YAWS, device=z.device)
         cameras = orbit(yaws, torch.zeros_like(yaws)).map(lambda t: t.expand(len(z), *t.shape))
         size = min(config.resolution, LARGEST_TILE)
-        return {"sampler_psnr": sampler_psnr(renderer, scenes, cameras, size=size, factor=factor)}
+        return audit_sampler(renderer, scenes, cameras, size=size, factor=factor)
 
     return audit
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cgsgan.training.augmentation import Augmenter
 from cgsgan.training.draws import DensityDraws, FakeDraws
 from cgsgan.training.judged import JudgedImages
-from cgsgan.training.steps import AdversarialSteps, Stats
+from cgsgan.training.judging import Stats
+from cgsgan.training.steps import AdversarialSteps
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgsgan.training.guards import FiniteGuard
 from cgsgan.training.interruption import STOPPING
-from cgsgan.training.steps import Stats
+from cgsgan.training.judging import Stats
 
 
 class Agreement:

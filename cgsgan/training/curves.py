@@ -15,7 +15,8 @@ PANELS = (
     ("gradient norms", ("generator_gradient_norm", "discriminator_gradient_norm", "penalty_gradient_norm"), True),
     ("R1 penalty", ("r1_penalty",), True),
     ("score of the averaged generator", ("frd", "fid_inception", "fid_dinov2"), False),
-    ("few samples against many, dB", ("sampler_psnr",), False),
+    ("few samples against many, dB", ("sampler_psnr", "uniform_psnr"), False),
+    ("proposal: divergence from its targets, nats", ("proposal_divergence",), False),
     ("images per second", ("images_per_second",), False),
 )
 """Title, keys of the log, logarithmic."""

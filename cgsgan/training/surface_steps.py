@@ -17,7 +17,8 @@ from cgsgan.rendering.robust import RobustRenderer
 from cgsgan.rendering.sdf_density import laplace_density
 from cgsgan.training.draws import DensityDraws, FakeDraws, step_generator
 from cgsgan.training.judged import JudgedImages
-from cgsgan.training.steps import AdversarialSteps, Stats, told_cameras
+from cgsgan.training.judging import Stats
+from cgsgan.training.steps import AdversarialSteps, told_cameras
 from cgsgan.training.surface import SurfaceTrainingConfig
 from cgsgan.types import RenderOutput, Scenes
 

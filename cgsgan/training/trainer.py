@@ -26,6 +26,7 @@ from cgsgan.training.ema import make_ema, update_ema
 from cgsgan.training.generator_file import GENERATOR_FILE, CheckpointError, GeneratorFile, read_generator
 from cgsgan.training.guards import CollapseGuard, FiniteGuard, TrainingBrokenError, check_weights
 from cgsgan.training.interruption import StopRequest
+from cgsgan.training.judging import Stats
 from cgsgan.training.log import trim_log
 from cgsgan.training.milestones import Milestones, Score
 from cgsgan.training.optimization import (
@@ -37,7 +38,7 @@ from cgsgan.training.run_folder import RunFolder
 from cgsgan.training.schedules import ema_beta, learning_rate_factor, passed
 from cgsgan.training.settings import TrainingConfig
 from cgsgan.training.state_tensors import collect_tensors, load_tensors
-from cgsgan.training.steps import AdversarialSteps, Stats
+from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.streams import RealStream
 from cgsgan.training.tracking import Clock, RunningMeans, Tracker
 

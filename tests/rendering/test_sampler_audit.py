@@ -12,7 +12,7 @@ from cgsgan.models.triplane.proposal import ProposalConfig
 from cgsgan.models.triplane.sdf import SdfGenerator
 from cgsgan.rendering.robust import RobustRenderer
 from cgsgan.rendering.robust_settings import RobustConfig
-from cgsgan.rendering.sampler_audit import sampler_psnr
+from cgsgan.rendering.sampler_audit import audit_sampler
 from tests.models.triplane.test_sdf import TINY
 
 
@@ -24,8 +24,10 @@ def test_few_samples_in_the_right_places_show_what_many_show() -> None:
     cameras = orbit(front, front)
     renderer = RobustRenderer(RobustConfig(bins=24, probe_resolution=8, samples=16), training_size=16)
     astray = replace(scenes, propose=lambda images, weights: -20 * scenes.propose(images, weights))
-    found = [sampler_psnr(renderer, one, cameras, size=16, factor=8) for one in (scenes, astray)]
-    assert found[0] > 35  # observed 43
-    assert found[1] < found[0] - 10
+    found = [audit_sampler(renderer, one, cameras, size=16, factor=8) for one in (scenes, astray)]
+    right, wrong = (one["sampler_psnr"] for one in found)
+    assert right > 35  # observed 43
+    assert wrong < right - 10
+    assert found[0]["uniform_psnr"] == found[1]["uniform_psnr"]  # nobody proposes where those are
     with pytest.raises(ValueError, match="a factor of at least 2, got 1"):
-        sampler_psnr(renderer, scenes, cameras, size=16, factor=1)
+        audit_sampler(renderer, scenes, cameras, size=16, factor=1)

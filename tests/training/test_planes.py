@@ -192,7 +192,7 @@ def test_pictures_are_rendered_and_compared_at_the_neural_resolution_of_the_mome
         assert fakes.raw_images is not None
         assert fakes.raw_images.shape == (8, 3, side, side)
         assert fakes.images.shape == (8, 3, 32, 32)
-        real = steps._with_raw(tiny_reals(config), seen)
+        real = steps.with_raw(tiny_reals(config), seen)
         assert real.raw_images is not None
         assert real.raw_images.shape == (8, 3, side, side)
 
