@@ -91,21 +91,13 @@ class GaussianGenerator(nn.Module):
         Raises:
             ValueError: unless exactly one of ``z`` and ``ws`` is given, or when its shape does not fit.
         """
-        if (z is None) == (ws is None):
-            raise ValueError("generator: give either z or ws, not both and not neither")
-        if z is not None:
-            ws = self.mapping(
-                z,
-                truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff,
-                update_average=update_w_average,
-            )
-        assert ws is not None
-        expected = (self.num_ws, self.config.mapping.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise ValueError(
-                f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
-            )
+        ws = self.mapping.styles(
+            z,
+            ws,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            update_average=update_w_average,
+        )
         positions, features = self.points()
         gaussians, anchors = self.decoder(self.transformer(features, ws), positions)
         return GeneratorOutput(gaussians=gaussians, anchors=anchors, level_sizes=self.decoder.level_sizes, ws=ws)

@@ -127,6 +127,52 @@ class Mapping(nn.Module):
             return truncated
         return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
 
+    def styles(
+        self,
+        z: Float[Tensor, "batch z_dim"] | None,
+        ws: Float[Tensor, "batch num_ws w_dim"] | None,
+        *,
+        camera_labels: Float[Tensor, "batch label"] | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        update_average: bool = False,
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """The styles of latents, or those that are given: what a generator's ``forward`` begins with.
+
+        Args:
+            z: latents, which are mapped with the other arguments as :meth:`forward` does.
+            ws: styles, instead of ``z``; taken as they are.
+            camera_labels: see :meth:`forward`; with ``z`` alone.
+            truncation_psi: see :meth:`forward`.
+            truncation_cutoff: see :meth:`forward`.
+            update_average: see :meth:`forward`.
+
+        Raises:
+            ValueError: unless exactly one of ``z`` and ``ws`` is given, or when labels are missing or unwanted, or
+                when a shape does not fit.
+        """
+        if (z is None) == (ws is None):
+            raise ValueError("generator: give either z or ws, not both and not neither")
+        if z is not None:
+            return self(
+                z,
+                camera_labels=camera_labels,
+                truncation_psi=truncation_psi,
+                truncation_cutoff=truncation_cutoff,
+                update_average=update_average,
+            )
+        assert ws is not None
+        if camera_labels is not None:
+            raise ValueError(
+                "generator: camera_labels condition the mapping, which ws have behind them; leave them out"
+            )
+        expected = (self.num_ws, self.config.w_dim)
+        if ws.ndim != 3 or ws.shape[1:] != expected:
+            raise ValueError(
+                f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
+            )
+        return ws
+
     def _embed_labels(self, camera_labels: Float[Tensor, "batch label"] | None) -> Float[Tensor, "*batch w_dim"]:
         assert self.embed is not None
         if camera_labels is None:  # zeros leave the bias

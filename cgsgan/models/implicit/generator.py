@@ -115,21 +115,13 @@ class ImplicitGenerator(nn.Module):
         Raises:
             ValueError: unless exactly one of ``z`` and ``ws`` is given, or when a shape does not fit.
         """
-        if (z is None) == (ws is None):
-            raise ValueError("generator: give either z or ws, not both and not neither")
-        if z is not None:
-            ws = self.mapping(
-                z,
-                truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff,
-                update_average=update_w_average,
-            )
-        assert ws is not None
-        expected = (self.num_ws, self.config.mapping.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise ValueError(
-                f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
-            )
+        ws = self.mapping.styles(
+            z,
+            ws,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            update_average=update_w_average,
+        )
         # Half precision would make other scenes: a frequency of 30 has 3 bits behind the point in bfloat16.
         with torch.autocast(ws.device.type, enabled=False):
             frequencies, phases = self.modulation(at_least_float32(ws))

@@ -99,26 +99,14 @@ class TriPlaneGenerator(nn.Module):
             ValueError: unless exactly one of ``z`` and ``ws`` is given, or when labels are missing or unwanted,
                 or when a shape does not fit.
         """
-        if (z is None) == (ws is None):
-            raise ValueError("generator: give either z or ws, not both and not neither")
-        if z is not None:
-            ws = self.mapping(
-                z,
-                camera_labels=camera_labels,
-                truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff,
-                update_average=update_w_average,
-            )
-        elif camera_labels is not None:
-            raise ValueError(
-                "generator: camera_labels condition the mapping, which ws have behind them; leave them out"
-            )
-        assert ws is not None
-        expected = (self.num_ws, self.config.mapping.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise ValueError(
-                f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
-            )
+        ws = self.mapping.styles(
+            z,
+            ws,
+            camera_labels=camera_labels,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            update_average=update_w_average,
+        )
         planes = at_least_float32(self.backbone(ws))  # under autocast, too: half precision would put rays elsewhere
         return TriPlaneOutput(
             scenes=TriPlanes(planes=planes, ws=ws, decode=self.decoder, refine=self.superresolution), ws=ws

@@ -112,26 +112,14 @@ class SdfGenerator(nn.Module):
         """Generate a batch of scenes; arguments and errors are those of
         :meth:`cgsgan.models.triplane.generator.TriPlaneGenerator.forward`.
         """
-        if (z is None) == (ws is None):
-            raise ValueError("generator: give either z or ws, not both and not neither")
-        if z is not None:
-            ws = self.mapping(
-                z,
-                camera_labels=camera_labels,
-                truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff,
-                update_average=update_w_average,
-            )
-        elif camera_labels is not None:
-            raise ValueError(
-                "generator: camera_labels condition the mapping, which ws have behind them; leave them out"
-            )
-        assert ws is not None
-        expected = (self.num_ws, self.config.mapping.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise ValueError(
-                f"generator: expected ws of shape [batch, {expected[0]}, {expected[1]}], got {list(ws.shape)}"
-            )
+        ws = self.mapping.styles(
+            z,
+            ws,
+            camera_labels=camera_labels,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            update_average=update_w_average,
+        )
         planes = at_least_float32(self._draw_planes(ws))
         return SdfOutput(scenes=SdfPlanes(planes=planes, ws=ws, decode=self.decoder, propose=self.proposal), ws=ws)
 
