@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -19,36 +19,8 @@ from cgsgan.rendering.marching import (
     interval_weights,
     sample_weights,
 )
+from cgsgan.rendering.ray_bundles import RayBundle
 from cgsgan.rendering.ray_samples import importance_distances, stratified_distances
-
-Keys = tuple[Int64[Tensor, "batch ray"], Int64[Tensor, "batch ray"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RayBundle:
-    """R rays of each of B scenes.
-
-    Attributes:
-        origins: world units.
-        directions: unit vectors.
-        keys: what random places along each ray are made from, first and second pass; None: the regular places.
-        noise_keys: what noise of density is made from, likewise; None: there is none.
-    """
-
-    origins: Float[Tensor, "batch ray 3"]
-    directions: Float[Tensor, "batch ray 3"]
-    keys: Keys | None = None
-    noise_keys: Keys | None = None
-
-    def part(self, scenes: slice, rays: slice) -> RayBundle:
-        """Some rays of some scenes."""
-        keys, noise_keys = self.keys, self.noise_keys
-        return RayBundle(
-            origins=self.origins[scenes, rays],
-            directions=self.directions[scenes, rays],
-            keys=None if keys is None else (keys[0][scenes, rays], keys[1][scenes, rays]),
-            noise_keys=None if noise_keys is None else (noise_keys[0][scenes, rays], noise_keys[1][scenes, rays]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,33 +10,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cgsgan.cameras import Cameras
-from cgsgan.rendering.jitter import pixel_keys
 from cgsgan.rendering.plane_sampling import PlaneSampler
-from cgsgan.rendering.ray_tracing import RayBundle
+from cgsgan.rendering.ray_bundles import RayBundle, bundle_rays, check_pictures
 from cgsgan.rendering.rays import picture_rays
-from cgsgan.rendering.robust_pictures import TracedRays, merge_groups, output_pictures, select_rays
+from cgsgan.rendering.robust_pictures import Probe, TracedRays, merge_groups, output_pictures, select_rays
 from cgsgan.rendering.robust_places import ImportancePlacing, Proposal, ProposedPlacing, UniformPlacing
 from cgsgan.rendering.robust_sampling import share_out
 from cgsgan.rendering.robust_settings import RaySampler, RobustConfig
 from cgsgan.rendering.sdf_tracing import Composited, Placing, SdfTracer
-from cgsgan.types import RenderOutput, Scenes, SdfPlanes, scene_count
+from cgsgan.types import RenderOutput, Scenes, SdfPlanes
 
 CPU_POINTS_AT_ONCE = 1 << 16
 """Without gradients, on a CPU: what a chunk makes then stays in the cache."""
 WITHOUT_PROPOSAL: tuple[RaySampler, ...] = ("uniform", "importance")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Small pictures from which the proposal network guesses where the rays of large ones meet something.
-
-    Attributes:
-        images: RGB in [0, 1] times coverage, on black: what is behind a scene does not decide where to look.
-        weights: of every bin of every ray; they sum to its coverage.
-    """
-
-    images: Float[Tensor, "batch view 3 probe probe"]
-    weights: Float[Tensor, "batch view bin probe probe"]
 
 
 class RobustRenderer:
@@ -273,18 +259,11 @@ class RobustRenderer:
         """Rays of all pixels or of some."""
         rays = picture_rays(cameras.map(lambda t: t.to(scenes.planes)), size)
         directions, z_per_distance = rays.directions, rays.z_per_distance
-        if pixels is None:
-            pixels = torch.arange(size**2, device=directions.device)
-        else:
+        if pixels is not None:
             directions, z_per_distance = directions[:, :, pixels], z_per_distance[:, :, pixels]
-        keys = None
-        if self.jitter_seeds is not None:
-            seeds = self.jitter_seeds.to(directions.device)
-            first, second = (pixel_keys(seeds, pixels, stream=stream).flatten(1) for stream in range(2))
-            keys = first, second
-        origins = rays.origins.unsqueeze(2).expand_as(directions)
+        chosen = replace(rays, directions=directions, z_per_distance=z_per_distance)
         return TracedRays(
-            rays=RayBundle(origins=origins.flatten(1, 2), directions=directions.flatten(1, 2), keys=keys),
+            rays=bundle_rays(chosen, self.jitter_seeds, pixels=pixels),
             z_per_distance=z_per_distance.flatten(1).unsqueeze(-1),
             tracer=self._tracer(scenes),
             views=cameras.viewmats.shape[1],
@@ -305,14 +284,7 @@ class RobustRenderer:
                 f"RobustRenderer: expected scenes of tri-planes of signed distance, got {type(scenes).__name__}"
             )
         if cameras is not None:
-            batch, views = cameras.viewmats.shape[:2]
-            if scene_count(scenes) != batch:
-                raise ValueError(f"RobustRenderer: got {scene_count(scenes)} scenes but cameras for {batch}")
-            seeds = self.jitter_seeds
-            if seeds is not None and tuple(seeds.shape) != (batch, views):
-                raise ValueError(
-                    f"RobustRenderer: expected jitter_seeds [{batch}, {views}], one per picture, got {[*seeds.shape]}"
-                )
+            check_pictures("RobustRenderer", scenes, cameras, self.jitter_seeds)
         planes = scenes.planes
         return scenes if planes.dtype == torch.float64 else replace(scenes, planes=planes.float())
 

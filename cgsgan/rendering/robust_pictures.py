@@ -8,9 +8,22 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cgsgan.rendering.ray_tracing import RayBundle
+from cgsgan.rendering.ray_bundles import RayBundle
 from cgsgan.rendering.sdf_tracing import Composited, SdfTracer
 from cgsgan.types import RenderOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Small pictures from which the proposal network guesses where the rays of large ones meet something.
+
+    Attributes:
+        images: RGB in [0, 1] times coverage, on black: what is behind a scene does not decide where to look.
+        weights: of every bin of every ray; they sum to its coverage.
+    """
+
+    images: Float[Tensor, "batch view 3 probe probe"]
+    weights: Float[Tensor, "batch view bin probe probe"]
 
 
 @dataclass(frozen=True, kw_only=True)

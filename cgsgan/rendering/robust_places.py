@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cgsgan.rendering.jitter import uniform_samples
 from cgsgan.rendering.marching import density_weights
+from cgsgan.rendering.ray_bundles import RayBundle
 from cgsgan.rendering.ray_samples import importance_distances
-from cgsgan.rendering.ray_tracing import RayBundle
 from cgsgan.rendering.robust_sampling import (
     cell_lengths,
     flatten_distribution,

@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from cgsgan.field_scenes import SdfDecoder
 from cgsgan.rendering.marching import density_weights
 from cgsgan.rendering.plane_sampling import PlaneSampler
-from cgsgan.rendering.ray_tracing import RayBundle, assemble_chunks, chunks
+from cgsgan.rendering.ray_bundles import RayBundle
+from cgsgan.rendering.ray_tracing import assemble_chunks, chunks
 from cgsgan.rendering.sdf_density import laplace_density
 
 

@@ -11,12 +11,12 @@ from torch.nn.functional import interpolate
 
 from cgsgan.cameras import Cameras
 from cgsgan.rendering.fields import FRONT, Field, ModulatedField, PlaneField
-from cgsgan.rendering.jitter import pixel_keys
 from cgsgan.rendering.plane_sampling import PlaneSampler
-from cgsgan.rendering.ray_tracing import RayBundle, RayTracer
-from cgsgan.rendering.rays import Rays, picture_rays
+from cgsgan.rendering.ray_bundles import bundle_rays, check_pictures
+from cgsgan.rendering.ray_tracing import RayTracer
+from cgsgan.rendering.rays import picture_rays
 from cgsgan.rendering.volume_settings import VolumeConfig
-from cgsgan.types import ImplicitScenes, RenderOutput, Scenes, TriPlanes, scene_count
+from cgsgan.types import ImplicitScenes, RenderOutput, Scenes, TriPlanes
 
 Traceable = TriPlanes | ImplicitScenes
 
@@ -143,8 +143,7 @@ class VolumeRenderer:
         Raises:
             ValueError: when scenes, cameras and jitter seeds do not belong together.
         """
-        batch, views = cameras.viewmats.shape[:2]
-        self._check(scenes, batch, views)
+        check_pictures("VolumeRenderer", scenes, cameras, self.jitter_seeds)
         scenes = _full_precision(scenes)
         like = scenes.tensors()[0]
         with torch.autocast(like.device.type, enabled=False):
@@ -159,9 +158,10 @@ class VolumeRenderer:
                 density_noise=self.density_noise,
                 opaque_end=config.opaque_end,
             )
+            bundle = bundle_rays(rays, self.jitter_seeds, noisy=self.density_noise > 0)
             grad = torch.is_grad_enabled()
-            found = tracer.trace(self._bundle(rays, resolution), points_at_once=self._points(scenes), recompute=grad)
-        features, alphas, distances = (t.unflatten(1, (views, resolution, resolution)) for t in found)
+            found = tracer.trace(bundle, points_at_once=self._points(scenes), recompute=grad)
+        features, alphas, distances = (t.unflatten(1, (-1, resolution, resolution)) for t in found)
         z_per_distance = rays.z_per_distance.view_as(distances)
         return TracedPictures(
             features=features.movedim(-1, 2),
@@ -203,29 +203,6 @@ class VolumeRenderer:
         if torch.is_grad_enabled() or scenes.tensors()[0].device.type != "cpu":
             return self.config.points_at_once
         return min(self.config.points_at_once, CPU_POINTS_AT_ONCE)
-
-    def _bundle(self, rays: Rays, resolution: int) -> RayBundle:
-        keys = noise_keys = None
-        if self.jitter_seeds is not None:
-            seeds = self.jitter_seeds.to(rays.directions.device)
-            pixels = torch.arange(resolution**2, device=seeds.device)
-            # Keys of noise are streams of their own: with noise or without, samples lie where they lie.
-            noisy = self.density_noise > 0
-            drawn = [pixel_keys(seeds, pixels, stream=s).flatten(1) for s in range(4 if noisy else 2)]
-            keys, noise_keys = (drawn[0], drawn[1]), (drawn[2], drawn[3]) if noisy else None
-        origins = rays.origins.unsqueeze(2).expand_as(rays.directions)
-        return RayBundle(
-            origins=origins.flatten(1, 2), directions=rays.directions.flatten(1, 2), keys=keys, noise_keys=noise_keys
-        )
-
-    def _check(self, scenes: Traceable, batch: int, views: int) -> None:
-        if scene_count(scenes) != batch:
-            raise ValueError(f"VolumeRenderer: got {scene_count(scenes)} scenes but cameras for {batch}")
-        seeds = self.jitter_seeds
-        if seeds is not None and tuple(seeds.shape) != (batch, views):
-            raise ValueError(
-                f"VolumeRenderer: expected jitter_seeds [{batch}, {views}], one per picture, got {list(seeds.shape)}"
-            )
 
 
 def _full_precision(scenes: Traceable) -> Traceable:
