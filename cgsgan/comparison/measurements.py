@@ -127,7 +127,7 @@ def _facts(
         "training, images/s by its log": [entrant.logged_rate for entrant in contestants],
     }
     if rates is not None:
-        rows["training, images/s here"] = list(rates)
+        rows["training, images/s here, where its run stands"] = list(rates)
     rows |= {f"{name} parameters": [found[name] for found in parameters] for name in parameters[0]}
     rows |= {
         "generator weights, MB": [4 * found["generator"] / MEGABYTE for found in parameters],

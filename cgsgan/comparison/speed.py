@@ -86,6 +86,9 @@ def measure_training(
 ) -> list[float]:
     """Images per second of whole training steps with fresh weights, in turns, after two steps that do not count.
 
+    Schedules stand where the contestant's run did: a run that grew, or came to its last stage, is timed there, not at
+    its quick start.
+
     A mean, not a median: penalties come every few steps only. ``steps`` that are a multiple of their intervals (16 as
     published) hold the right share of them.
 
@@ -101,9 +104,9 @@ def measure_training(
             config = entrant.generator.config
             own = replace(data, resolution=config.resolution, labels=config.data.labels)
             training = replace(config.training, start_from=None, evaluate_kimg=0.0, trackers=())
-            trainers.append(
-                build_trainer(replace(config, data=own, training=training), RunFolder(Path(folder)), accelerator)
-            )
+            trainer = build_trainer(replace(config, data=own, training=training), RunFolder(Path(folder)), accelerator)
+            trainer.images_seen = entrant.generator.images_seen
+            trainers.append(trainer)
         spent = [0.0] * len(trainers)
         for step in range(steps + 2):
             for index, trainer in enumerate(trainers):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cgsgan.cameras import orbit
 from cgsgan.cli import main
-from cgsgan.comparison import Contestant, measurements, open_contestants
+from cgsgan.comparison import Contestant, measurements, open_contestants, speed
 from cgsgan.comparison.measurements import ComparisonConfig
 from cgsgan.config import ConfigError, ExperimentConfig, config_to_dict, dump_config
 from cgsgan.data.synthetic import SyntheticConfig, make_synthetic
@@ -24,6 +24,7 @@ from cgsgan.metrics.extractors import open_extractor
 from cgsgan.training.checkpoint import TrainingState, save_checkpoint
 from cgsgan.training.generator_file import GeneratorFile
 from cgsgan.training.poses import PoseConfig
+from cgsgan.training.trainer import Trainer
 from tests.test_evaluation import write_truth
 from tests.tiny_experiment import randomize, tiny_config, tiny_planes, tiny_surface
 
@@ -67,7 +68,8 @@ def test_gaussians_and_tri_planes_side_by_side(data: Path, tmp_path: Path, capsy
     assert rows["trained, minutes by its log"] == [2.0, 2.0]
     # 48 Gaussians of 14 numbers; 3 planes of 4 x 8 x 8 and 4 rows of 16 styles.
     assert rows["one kept scene, MB"] == pytest.approx([48 * 14 * 4e-6, (3 * 4 * 64 + 4 * 16) * 4e-6])
-    for label in ("training, images/s here", "latent to picture at 32 px, per s", "frd", "generator parameters"):
+    timed = ("training, images/s here, where its run stands", "latent to picture at 32 px, per s")
+    for label in (*timed, "frd", "generator parameters"):
         assert all(value > 0 for value in rows[label]), label
     assert "consistency_color_10deg" in rows
     assert any("different numbers of pictures" in note for note in found["notes"])
@@ -137,6 +139,23 @@ def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
     assert fresh.parameters() == trained.parameters()
     (again,) = {c.parameters()["generator"] for c in open_contestants([path, path])}
     assert again == sum(p.numel() for p in trained.generator.parameters())
+
+
+def test_training_is_timed_in_the_stage_where_runs_stand(data: Path, monkeypatch: pytest.MonkeyPatch):
+    config = tiny_surface()
+    seen = (0, int(config.training.surface.full_kimg * 1000))
+    contestants = [
+        Contestant(name="x", source="x", generator=TrainedGenerator(build_generator(config.generator), config, at))
+        for at in seen
+    ]
+    stages = []
+    monkeypatch.setattr(
+        Trainer, "train_step", lambda self: stages.append(config.training.surface.stage(self.images_seen))
+    )
+    real = replace(config.data, path=str(data))
+    rates = speed.measure_training(contestants, real, Accelerator(cpu=True), steps=1)
+    assert len(rates) == 2
+    assert stages == ["low", "full"] * 3
 
 
 def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
