@@ -7,114 +7,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from cgsgan.models.discriminator_blocks import Block, Epilogue
+from cgsgan.models.discriminator_config import DiscriminatorConfig
 from cgsgan.models.discriminator_inputs import (
     append_coordinates,
     append_raw_images,
     check_raw_images,
     to_channels_last,
 )
-from cgsgan.models.layers import EqualizedConv2d, EqualizedLinear, at_least_float32
+from cgsgan.models.layers import EqualizedConv2d, at_least_float32
 from cgsgan.models.mapping import CameraMapping
 
-RESIDUAL_GAIN = math.sqrt(0.5)
-"""Both branches of a residual sum are multiplied by this."""
-EPILOGUE_SIZE = 4
-"""Edge length of the feature map that the last layers see, pixels."""
 DEAD_BLOCK_SIZE = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
-    """The discriminator; defaults are the published network for 512 px with its dead block left out.
-
-    Attributes:
-        resolution: image edge length, pixels, a power of two.
-        unshuffle: 1, 2 or 4; edge length of the squares of pixels that become channels first. Saves most of
-            the cost of the finest blocks on small machines.
-        channels: channels at the input of every block and of the last layers, from ``resolution / unshuffle``
-            down to 4 px. None: min(32768 / size, 512).
-        downsample: ``fir`` filters with [1, 3, 3, 1], as published; ``average`` pools 2 x 2, far cheaper on a
-            CPU.
-        label_dim: numbers per camera label.
-        camera_conditioning: off, it does not see the camera labels, and its features end in one logit.
-        camera_width: numbers of the vector that the label and the image features meet in.
-        camera_layers: fully connected layers of the camera mapping after its linear embedding.
-        camera_lr_multiplier: equalised learning-rate multiplier of those layers.
-        minibatch_std_group: images over which a standard deviation is taken; a batch must be a multiple of it
-            or smaller.
-        clamp: bound of the activations; needed in half precision. None: no clamp.
-        half_precision_blocks: blocks, finest first, in half precision on CUDA; elsewhere all is float32.
-        half_dtype: the type those blocks use; ``float16`` needs ``clamp``.
-        half_on_cpu: half precision on a CPU too, in ``bfloat16`` only. 1.6 times as fast where the CPU has
-            bfloat16 instructions (AVX512-BF16, AMX), slower than float32 elsewhere.
-        dual: whether it takes two pictures: the final one, and the one rendered at the neural resolution, which is
-            enlarged and follows in channels of its own. What super-resolution adds must then fit what was
-            rendered.
-        coordinates: channels that hold the position of each pixel (CoordConv): none, at the first convolution
-            ("input"), or also at every 3 x 3 convolution of the blocks ("blocks", as in pi-GAN).
-        pose_head: it also tells yaw and pitch of the camera of a picture; see ``training.loss.pose_weight``.
-        latent_head: it also tells so many numbers of the latent of a picture, the generator's ``mapping.z_dim``;
-            see ``training.loss.latent_weight``. 0: it does not.
-        dead_block: whether it carries the unused, frozen copy of the 8 px block of the published networks.
-    """
-
-    resolution: int = 512
-    unshuffle: int = 1
-    channels: tuple[int, ...] | None = None
-    downsample: Literal["fir", "average"] = "fir"
-    label_dim: int = 25
-    camera_conditioning: bool = True
-    camera_width: int = 512
-    camera_layers: int = 8
-    camera_lr_multiplier: float = 0.01
-    minibatch_std_group: int = 4
-    clamp: float | None = 256.0
-    half_precision_blocks: int = 4
-    half_dtype: Literal["float16", "bfloat16"] = "float16"
-    half_on_cpu: bool = False
-    dual: bool = False
-    coordinates: Literal["none", "input", "blocks"] = "none"
-    pose_head: bool = False
-    latent_head: int = 0
-    dead_block: bool = False
-
-    def __post_init__(self) -> None:
-        size = self.resolution
-        if self.unshuffle not in (1, 2, 4):
-            raise ValueError(f"discriminator: unshuffle must be 1, 2 or 4, got {self.unshuffle}")
-        if size & (size - 1) or size // self.unshuffle < 2 * EPILOGUE_SIZE:
-            raise ValueError(
-                f"discriminator: resolution must be a power of two of at least {2 * EPILOGUE_SIZE * self.unshuffle} "
-                f"px with unshuffle {self.unshuffle}, got {size}"
-            )
-        if self.latent_head < 0:
-            raise ValueError(f"discriminator: latent_head must be 0 or generator.mapping.z_dim, got {self.latent_head}")
-        if self.half_on_cpu and self.half_dtype != "bfloat16":
-            raise ValueError(f"discriminator: half_on_cpu needs half_dtype bfloat16, got {self.half_dtype}")
-        if self.channels is not None and len(self.channels) != len(self.block_sizes) + 1:
-            raise ValueError(
-                f"discriminator: expected {len(self.block_sizes) + 1} channels, for feature maps of "
-                f"{[*self.block_sizes, EPILOGUE_SIZE]} px, got {self.channels}"
-            )
-
-    @property
-    def block_sizes(self) -> tuple[int, ...]:
-        """Edge lengths of the feature maps that the blocks take, pixels, finest first."""
-        first = (self.resolution // self.unshuffle).bit_length() - 1
-        return tuple(2**power for power in range(first, 2, -1))
-
-    def resolve_channels(self) -> tuple[int, ...]:
-        """Channels at the input of every block and of the last layers."""
-        if self.channels is not None:
-            return self.channels
-        return tuple(min(32768 // size, 512) for size in (*self.block_sizes, EPILOGUE_SIZE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,89 +43,6 @@ class Judgement:
     def parts(self) -> dict[str, Tensor | None]:
         """By name, without copies."""
         return {"logits": self.logits, "pose": self.pose, "latent": self.latent}
-
-
-class Downsample(nn.Module):
-    """Low-pass filter before a convolution or decimation by two.
-
-    Args:
-        kind: ``fir`` or ``average``.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, kind: Literal["fir", "average"]) -> None:
-        super().__init__()
-        self.kind = kind
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
-
-    def filter(
-        self, x: Float[Tensor, "batch channel height width"], *, padding: int, stride: int = 1
-    ) -> Float[Tensor, "batch channel out_height out_width"]:
-        """Correlate every channel with the FIR kernel."""
-        channels = x.shape[1]
-        kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
-        return functional.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
-
-    def convolve(
-        self, x: Float[Tensor, "batch in height width"], conv: EqualizedConv2d
-    ) -> Float[Tensor, "batch out out_height out_width"]:
-        """A 3 x 3 convolution to half the size, gain sqrt(1/2)."""
-        if self.kind == "average":
-            return conv(functional.avg_pool2d(x, 2), gain=RESIDUAL_GAIN)
-        return conv(self.filter(x, padding=2), gain=RESIDUAL_GAIN, stride=2, padding=0)
-
-    def decimate(
-        self, x: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel out_height out_width"]:
-        """Filter and keep every second row and column."""
-        return functional.avg_pool2d(x, 2) if self.kind == "average" else self.filter(x, padding=1, stride=2)
-
-
-class Block(nn.Module):
-    """A residual block: two 3 x 3 convolutions and a 1 x 1 skip, to half the size."""
-
-    def __init__(self, channels: int, out_channels: int, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.coordinates = config.coordinates == "blocks"
-        more = 2 if self.coordinates else 0
-        self.conv0 = EqualizedConv2d(channels + more, channels, 3, activation="leaky_relu", clamp=config.clamp)
-        self.conv1 = EqualizedConv2d(channels + more, out_channels, 3, activation="leaky_relu", clamp=config.clamp)
-        self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False)
-        self.downsample = Downsample(config.downsample)
-
-    def forward(self, x: Float[Tensor, "batch in height width"]) -> Float[Tensor, "batch out out_height out_width"]:
-        """Apply the block in the dtype of ``x``."""
-        skip = self.skip(self.downsample.decimate(x), gain=RESIDUAL_GAIN)
-        place = append_coordinates if self.coordinates else _unchanged
-        return skip + self.downsample.convolve(place(self.conv0(place(x))), self.conv1)
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    return x
-
-
-class Epilogue(nn.Module):
-    """Minibatch standard deviation, one convolution, two linear layers: 4 x 4 features to a vector; float32."""
-
-    def __init__(self, channels: int, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.group = config.minibatch_std_group
-        self.conv = EqualizedConv2d(channels + 1, channels, 3, activation="leaky_relu", clamp=config.clamp)
-        self.fc = EqualizedLinear(channels * EPILOGUE_SIZE**2, channels, activation="leaky_relu")
-        self.out = EqualizedLinear(channels, config.camera_width if config.camera_conditioning else 1)
-        self.pose = EqualizedLinear(channels, 2) if config.pose_head else None
-        self.latent = EqualizedLinear(channels, config.latent_head) if config.latent_head else None
-
-    def forward(
-        self, x: Float[Tensor, "batch channel 4 4"]
-    ) -> tuple[Float[Tensor, "batch out"], Float[Tensor, "batch 2"] | None, Float[Tensor, "batch z_dim"] | None]:
-        """Features to the vector that is projected on the camera's, or to the logit; to pose and latent, if told."""
-        x = append_minibatch_std(at_least_float32(x), self.group)
-        x = self.fc(self.conv(x).flatten(1))
-        pose = None if self.pose is None else self.pose(x)
-        return self.out(x), pose, None if self.latent is None else self.latent(x)
 
 
 class Discriminator(nn.Module):
@@ -337,25 +163,4 @@ class Discriminator(nn.Module):
         check_raw_images(raw_images, images, dual=self.config.dual)
 
 
-def append_minibatch_std(
-    x: Float[Tensor, "batch channel height width"], group: int
-) -> Float[Tensor, "batch channels_and_one height width"]:
-    """Append the standard deviation over a group of images, averaged over channels and pixels (Karras et al.
-    2018).
-
-    Members of a group are interleaved: with n groups, images i, i + n, i + 2 n...
-
-    Raises:
-        ValueError: when the batch is neither smaller than ``group`` nor a multiple of it.
-    """
-    batch, _, height, width = x.shape
-    group = min(group, batch)
-    if batch % group:
-        raise ValueError(
-            f"discriminator: a batch must be a multiple of minibatch_std_group ({group}) or smaller, got {batch}"
-        )
-    grouped = x.unflatten(0, (group, -1))
-    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
-    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    statistic = deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)
-    return torch.cat([x, statistic], dim=1)
+__all__ = ["DEAD_BLOCK_SIZE", "Discriminator", "DiscriminatorConfig", "Judgement"]

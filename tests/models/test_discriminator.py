@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig, append_minibatch_std
+from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
+from cgsgan.models.discriminator_blocks import append_minibatch_std
 from cgsgan.models.discriminator_inputs import append_coordinates, check_raw_images, to_channels_last
 from cgsgan.models.layers import EqualizedConv2d
 from tests.models.triplane import plain_networks
