@@ -3,7 +3,7 @@
 A layer as it stands is bound by memory: products, sines and what autograd keeps of them are written out and read back
 for every point. Here a piece of points goes through all layers at once and nothing of it is kept; the backward pass
 makes it again, which costs less than the memory would. Measured on one core (4 + 1 layers of 48, 295,000 points,
-forward and backward): 0.8 s, against 2.2 s for the layers one by one.
+forward and backward, processor time, in turns): 0.75 s, against 1.45 s for the layers one by one.
 """
 
 from __future__ import annotations
