@@ -140,7 +140,7 @@ def test_tri_planes_have_a_grid_and_a_turntable_but_no_ply(
     assert main(["render", str(saved_planes), "--out", str(out), "--grid", "--background", "black"]) == 2
     assert main(["render", str(saved_planes), "--out", str(out), "--seeds", "0", "--walk"]) == 2
     errors = capsys.readouterr().err.splitlines()[-3:]
-    assert "tri-planes hold no Gaussians" in errors[0]
+    assert "hold no Gaussians" in errors[0]
     assert "draws a background of its own" in errors[1]
     assert "--walk: expected at least 2 heads" in errors[2]
     assert main(["info", str(saved_planes)]) == 0

@@ -79,9 +79,30 @@ TINY_SURFACE = {
 """Every part of WYSIWYG: all three stages within 16 pictures."""
 
 
+TINY_IMPLICIT = {
+    **TINY,
+    "generator": {
+        "kind": "implicit",
+        "mapping": {"z_dim": 8, "w_dim": 16, "layers": 3, "normalize": False},
+        "field": {"width": 8, "layers": 2, "ball_density": 4.0},
+    },
+    "rendering": {"kind": "volume", "samples": 4, "importance_samples": 3, "density_noise": 1.0,
+                  "density_noise_kimg": 0.05},
+    "training": {**TINY["training"], "views_per_scene": 1,
+                 "growth": {"sizes": [8, 16], "until_kimg": [0.02, 0.045], "fade_kimg": 0.01}},
+}  # fmt: skip
+"""pi-GAN, growing from 8 over 16 to 32 px."""
+
+
 def tiny_surface(**training: object) -> ExperimentConfig:
     """The tiny scenes of signed distance; ``training`` overrides fields of their training config."""
     config = parse_config(TINY_SURFACE, source="tests")
+    return replace(config, training=replace(config.training, **training))
+
+
+def tiny_implicit(**training: object) -> ExperimentConfig:
+    """The tiny implicit fields; ``training`` overrides fields of their training config."""
+    config = parse_config(TINY_IMPLICIT, source="tests")
     return replace(config, training=replace(config.training, **training))
 
 

@@ -114,8 +114,14 @@ def _generate(arguments: ExportArguments, options: ExportOptions) -> WrittenScen
     psi = 1.0 if arguments.psi is None else arguments.psi
     if not math.isfinite(psi):
         raise ValueError(f"--psi: expected a finite number, usually 0 to 1, got {psi}")
+    generator = load_generator(arguments.source, best=arguments.best)
+    if generator.config.generator.kind != "gaussians":
+        raise ValueError(
+            f"{arguments.source}: its scenes ({generator.config.generator.kind}) hold no Gaussians to write; "
+            "`cgsgan mesh` makes a surface of them"
+        )
     return export_head(
-        load_generator(arguments.source, best=arguments.best),
+        generator,
         arguments.out,
         options,
         seed=arguments.seed,

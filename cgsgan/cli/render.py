@@ -84,7 +84,7 @@ def _check_possible(arguments: RenderArguments, generator: TrainedGenerator, hea
     if (arguments.ply or arguments.html) and generator.config.generator.kind != "gaussians":
         option = "--ply" if arguments.ply else "--html"
         raise ValueError(
-            f"{option}: tri-planes hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`"
+            f"{option}: scenes of this kind hold no Gaussians to write; use --grid or --turntable, or `cgsgan mesh`"
         )
     if arguments.html and heads > MOST_HEADS:
         raise ValueError(f"--html: a page holds up to {MOST_HEADS} heads, got {heads}; name fewer with --seeds")

@@ -102,7 +102,7 @@ def save_splats(folder: OutputFolder, explorer: Explorer, state: State) -> Path:
     """
     shown = explorer.scene(state)
     if not isinstance(shown.scenes, Gaussians):
-        raise SaveRefusedError("tri-planes hold no Gaussians")
+        raise SaveRefusedError("these scenes hold no Gaussians")
     scene = shown.scenes.scene(0)
     path = folder.next_path("head", ".ply")
     try:

@@ -20,7 +20,7 @@ from cgsgan.latents.style_space import StyleSpace
 from cgsgan.models.gaussian_generator import GaussianGeneratorConfig
 from cgsgan.models.implicit.generator import ImplicitGeneratorConfig
 from cgsgan.rendering import Renderer, SplattingRenderer
-from cgsgan.rendering.inspection import depth_colors, depth_normals, normal_colors, turn_to_camera
+from cgsgan.rendering.inspection import depth_colors, normal_colors, surface_normals, turn_to_camera
 from cgsgan.types import Gaussians, GeneratorOutput, Scenes
 from cgsgan.viewer.heads import Heads
 from cgsgan.viewer.state import Limits, State
@@ -159,7 +159,8 @@ class Explorer:
             mean = output.images[0, 0] / alphas.clamp_min(1e-6) * 2 - 1
             colors = normal_colors(torch.nn.functional.normalize(mean, dim=0).movedim(0, -1))[None, None]
         else:
-            colors = normal_colors(turn_to_camera(depth_normals(output.depths, cameras), cameras))
+            normals = surface_normals(generator.renderer, scenes, cameras, output.depths)
+            colors = normal_colors(turn_to_camera(normals, cameras))
         return background[:, None, None].lerp(colors[0, 0].movedim(-1, 0), alphas).clamp(0, 1).cpu()
 
     def _make_styles(self, state: State) -> Tensor:

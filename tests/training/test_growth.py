@@ -11,32 +11,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from cgsgan.config import ConfigError, ExperimentConfig, parse_config
+from cgsgan.config import ConfigError, parse_config
 from cgsgan.growing import grow_first_convolution
 from cgsgan.models.discriminator import Discriminator
 from cgsgan.training.checkpoint import list_checkpoints, read_training_state
 from cgsgan.training.generator_file import GENERATOR_FILE, read_generator
 from cgsgan.training.growth import GrowthConfig, coarsen, enlarge
-from tests.tiny_experiment import TINY, tiny_draws, tiny_steps, tiny_trainer
+from tests.tiny_experiment import TINY, tiny_draws, tiny_implicit, tiny_steps, tiny_trainer
 
 GROWTH = GrowthConfig(sizes=(8, 16), until_kimg=(2.0, 5.0), fade_kimg=1.0)
-TINY_IMPLICIT: dict[str, Any] = {
-    **TINY,
-    "generator": {
-        "kind": "implicit",
-        "mapping": {"z_dim": 8, "w_dim": 16, "layers": 3, "normalize": False},
-        "field": {"width": 8, "layers": 2, "ball_density": 4.0},
-    },
-    "rendering": {"kind": "volume", "samples": 4, "importance_samples": 3, "density_noise": 1.0,
-                  "density_noise_kimg": 0.05},
-    "training": {**TINY["training"], "views_per_scene": 1,
-                 "growth": {"sizes": [8, 16], "until_kimg": [0.02, 0.045], "fade_kimg": 0.01}},
-}  # fmt: skip
-
-
-def implicit(**training: object) -> ExperimentConfig:
-    config = parse_config(TINY_IMPLICIT, source="tests")
-    return replace(config, training=replace(config.training, **training))
 
 
 def test_sizes_over_a_run() -> None:
@@ -76,7 +59,7 @@ def test_enlarged_pictures_are_judged_like_small_ones_by_a_smaller_discriminator
 
 
 def test_pictures_of_a_step_have_the_size_of_the_moment() -> None:
-    config = implicit()
+    config = tiny_implicit()
     steps = tiny_steps(config)
     steps.growth = config.training.growth
     for seen, size in ((0, 8), (30, 16), (60, 32)):
@@ -88,7 +71,7 @@ def test_pictures_of_a_step_have_the_size_of_the_moment() -> None:
 
 
 def test_resuming_in_the_middle_of_growth_gives_the_same_bits(tmp_path: Path) -> None:
-    config, accelerator = implicit(kimg=0.064), Accelerator(cpu=True)
+    config, accelerator = tiny_implicit(kimg=0.064), Accelerator(cpu=True)
 
     def trainer(name: str, kimg: float) -> Any:
         (tmp_path / name).mkdir(exist_ok=True)
