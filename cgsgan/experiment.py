@@ -59,7 +59,7 @@ from cgsgan.training.steps import AdversarialSteps
 from cgsgan.training.surface_steps import SurfaceSteps
 from cgsgan.training.tracking import check_trackers
 from cgsgan.training.trainer import Trainer
-from cgsgan.types import Gaussians, ImplicitScenes, SdfPlanes, TriPlanes
+from cgsgan.types import Gaussians, SdfPlanes
 
 SHEET_SEEDS = tuple(range(16))
 """The identities of every sample sheet: the same ones through a whole run."""
@@ -304,9 +304,9 @@ def _finish(config: ExperimentConfig, run: RunFolder) -> dict[str, Path]:
     z = latents_from_seeds(SHEET_SEEDS, generator.z_dim)
     save_contact_sheet(files["grid.png"], contact_sheet(generator, generator.renderer, z, size=size))
     scenes = generate_scenes(generator, z[:8])
-    # Splats cost next to nothing more at twice the size; a field is asked at every pixel of every frame.
-    traced = isinstance(scenes, SdfPlanes | ImplicitScenes) or (isinstance(scenes, TriPlanes) and scenes.refine is None)
-    save_turntable(files["turntable.webp"], generator.renderer, scenes, size=size if traced else max(size, 128))
+    # Splats show more at twice the size, for next to nothing; a field is asked at every pixel of every frame.
+    large = max(size, 128) if isinstance(scenes, Gaussians) else size
+    save_turntable(files["turntable.webp"], generator.renderer, scenes, size=large)
     if save_curves(run.log, run.curves):
         files["curves.png"] = run.curves
     if isinstance(scenes, Gaussians):

@@ -38,7 +38,8 @@ class CompareArguments:
         psi: truncation; 1 is what papers report.
         size: of the pictures whose making is timed; default the largest training size.
         rounds: of the timing.
-        steps: also time so many training steps of each, with fresh weights; a multiple of 16 is fair.
+        steps: also time so many training steps of each, with fresh weights, in the stage its run is in (a .yaml: its
+            last one); a multiple of 16 is fair.
         seeds: heads to show.
         best: of run folders, the checkpoint with the best score instead of the newest.
         out: folder to write to.

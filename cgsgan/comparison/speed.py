@@ -86,8 +86,8 @@ def measure_training(
 ) -> list[float]:
     """Images per second of whole training steps with fresh weights, in turns, after two steps that do not count.
 
-    Schedules stand where the contestant's run did: a run that grew, or came to its last stage, is timed there, not at
-    its quick start.
+    Schedules stand where the contestant's run did, or at the end of the config's where that is not known (of a .yaml,
+    of imported weights): what grows, or has stages, is timed there, not at its quick start.
 
     A mean, not a median: penalties come every few steps only. ``steps`` that are a multiple of their intervals (16 as
     published) hold the right share of them.
@@ -98,18 +98,19 @@ def measure_training(
         accelerator: device and precision.
         steps: counted ones.
     """
-    trainers = []
+    trainers, moments = [], []
     with tempfile.TemporaryDirectory() as folder:
         for entrant in contestants:
             config = entrant.generator.config
             own = replace(data, resolution=config.resolution, labels=config.data.labels)
             training = replace(config.training, start_from=None, evaluate_kimg=0.0, trackers=())
             trainer = build_trainer(replace(config, data=own, training=training), RunFolder(Path(folder)), accelerator)
-            trainer.images_seen = entrant.generator.images_seen
             trainers.append(trainer)
+            moments.append(entrant.generator.images_seen or int(training.kimg * 1000))
         spent = [0.0] * len(trainers)
         for step in range(steps + 2):
             for index, trainer in enumerate(trainers):
+                trainer.images_seen = moments[index]
                 seconds = _time(trainer.train_step, accelerator.device)
                 spent[index] += seconds if step >= 2 else 0.0
     return [steps * trainer.config.batch_size / seconds for trainer, seconds in zip(trainers, spent, strict=True)]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cgsgan.interop.errors import WeightsError
 from cgsgan.interop.official_form import OfficialForm, count_layers, make_low_pass, shape_of
-from cgsgan.models.discriminator import DEAD_BLOCK_SIZE, Discriminator, DiscriminatorConfig
-from cgsgan.models.discriminator_config import EPILOGUE_SIZE
+from cgsgan.models.discriminator import Discriminator, DiscriminatorConfig
+from cgsgan.models.discriminator_config import DEAD_BLOCK_SIZE, EPILOGUE_SIZE
 
 LARGEST_POWER = 12
 """Resolutions up to 4096 px are looked for."""

@@ -23,8 +23,6 @@ from cgsgan.models.discriminator_inputs import (
 from cgsgan.models.layers import EqualizedConv2d, at_least_float32
 from cgsgan.models.mapping import CameraMapping
 
-DEAD_BLOCK_SIZE = 8
-
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -163,4 +161,4 @@ class Discriminator(nn.Module):
         check_raw_images(raw_images, images, dual=self.config.dual)
 
 
-__all__ = ["DEAD_BLOCK_SIZE", "Discriminator", "DiscriminatorConfig", "Judgement"]
+__all__ = ["Discriminator", "DiscriminatorConfig", "Judgement"]

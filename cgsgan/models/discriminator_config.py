@@ -7,6 +7,8 @@ from typing import Literal
 
 EPILOGUE_SIZE = 4
 """Edge length of the feature map that the last layers see, pixels."""
+DEAD_BLOCK_SIZE = 8
+"""Of what the unused copy of a block in the published networks would take, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

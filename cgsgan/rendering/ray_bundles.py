@@ -53,22 +53,24 @@ def bundle_rays(
     """The rays of B x V pictures as V x pixels rays of B scenes.
 
     Args:
-        rays: of the pixels.
+        rays: of whole pictures.
         jitter_seeds: one for each picture; None: regular places.
-        pixels: row * width + column of the rays; None: all of them.
+        pixels: row * width + column of the rays that are wanted; None: all of them.
         noisy: also make keys of noise.
     """
-    keys = noise_keys = None
+    directions, keys, noise_keys = rays.directions, None, None
+    if pixels is None:
+        pixels = torch.arange(directions.shape[2], device=directions.device)
+    else:
+        directions = directions[:, :, pixels]
     if jitter_seeds is not None:
-        seeds = jitter_seeds.to(rays.directions.device)
-        if pixels is None:
-            pixels = torch.arange(rays.directions.shape[2], device=seeds.device)
+        seeds = jitter_seeds.to(directions.device)
         # Keys of noise are streams of their own: with noise or without, samples lie where they lie.
         drawn = [pixel_keys(seeds, pixels, stream=s).flatten(1) for s in range(4 if noisy else 2)]
         keys, noise_keys = (drawn[0], drawn[1]), (drawn[2], drawn[3]) if noisy else None
-    origins = rays.origins.unsqueeze(2).expand_as(rays.directions)
+    origins = rays.origins.unsqueeze(2).expand_as(directions)
     return RayBundle(
-        origins=origins.flatten(1, 2), directions=rays.directions.flatten(1, 2), keys=keys, noise_keys=noise_keys
+        origins=origins.flatten(1, 2), directions=directions.flatten(1, 2), keys=keys, noise_keys=noise_keys
     )
 
 

@@ -258,12 +258,9 @@ class RobustRenderer:
     ) -> TracedRays:
         """Rays of all pixels or of some."""
         rays = picture_rays(cameras.map(lambda t: t.to(scenes.planes)), size)
-        directions, z_per_distance = rays.directions, rays.z_per_distance
-        if pixels is not None:
-            directions, z_per_distance = directions[:, :, pixels], z_per_distance[:, :, pixels]
-        chosen = replace(rays, directions=directions, z_per_distance=z_per_distance)
+        z_per_distance = rays.z_per_distance if pixels is None else rays.z_per_distance[:, :, pixels]
         return TracedRays(
-            rays=bundle_rays(chosen, self.jitter_seeds, pixels=pixels),
+            rays=bundle_rays(rays, self.jitter_seeds, pixels=pixels),
             z_per_distance=z_per_distance.flatten(1).unsqueeze(-1),
             tracer=self._tracer(scenes),
             views=cameras.viewmats.shape[1],

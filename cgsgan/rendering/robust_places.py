@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgsgan.rendering.jitter import uniform_samples
 from cgsgan.rendering.marching import density_weights
-from cgsgan.rendering.ray_bundles import RayBundle
+from cgsgan.rendering.ray_bundles import Keys, RayBundle
 from cgsgan.rendering.ray_samples import importance_distances
 from cgsgan.rendering.robust_sampling import (
     cell_lengths,
@@ -25,8 +25,6 @@ from cgsgan.rendering.robust_sampling import (
 )
 from cgsgan.rendering.robust_settings import RobustConfig
 from cgsgan.rendering.sdf_tracing import Places, SdfTracer
-
-Keys = tuple[Int64[Tensor, "scene ray"], Int64[Tensor, "scene ray"]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ def compile_networks(
         ) from None
     from torch._functorch import config as functorch_config
 
-    # A graph is asked twice where both players learn from one judgement (steps.AdversarialSteps._judge_for_both);
+    # A graph is asked twice where both players learn from one judgement (judging.DiscriminatorSteps.judge_for_both);
     # by default a compiled one reuses its buffers while it is asked for the first time.
     functorch_config.donated_buffer = False
     for network in networks:

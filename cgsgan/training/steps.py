@@ -25,7 +25,7 @@ from cgsgan.types import RenderOutput, SceneOutput, Scenes
 
 @dataclass(kw_only=True)
 class AdversarialSteps(DiscriminatorSteps):
-    """Both players and how their gradients are made.
+    """Both players and how their gradients are made; other attributes are those of :class:`DiscriminatorSteps`.
 
     Attributes:
         generator: latents to scenes.

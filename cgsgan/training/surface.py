@@ -30,8 +30,8 @@ class SurfaceTrainingConfig:
         beta_kimg: ... to here.
         density_kimg: so long ``training.planes.density_weight`` holds: smoothness is for the early stage.
         eikonal_weight: of (|gradient of the distance| - 1)^2 at the points of that regulariser; not published.
-        audit_factor: as many times more samples have the pictures that those of the sampler are compared with whenever
-            there is a contact sheet. 0: they are not.
+        audit_factor: as many times more samples have the pictures that those of the sampler, and those of as many
+            even samples, are compared with whenever there is a contact sheet. 0: they are not.
     """
 
     low_resolution: int = 64

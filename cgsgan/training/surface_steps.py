@@ -28,7 +28,7 @@ PATCH_STREAM = 2**17
 
 @dataclass(kw_only=True)
 class SurfaceSteps(AdversarialSteps):
-    """Both players and how their gradients are made.
+    """Both players and how their gradients are made; other attributes are those of :class:`AdversarialSteps`.
 
     Attributes:
         surface: stages and weights.

@@ -98,7 +98,7 @@ def save_splats(folder: OutputFolder, explorer: Explorer, state: State) -> Path:
     """The Gaussians that are shown as Inria PLY, with the renderer's dilation baked in and colours that viewers show.
 
     Raises:
-        SaveRefusedError: as :meth:`OutputFolder.next_path`, or for tri-planes.
+        SaveRefusedError: as :meth:`OutputFolder.next_path`, or for scenes without Gaussians.
     """
     shown = explorer.scene(state)
     if not isinstance(shown.scenes, Gaussians):

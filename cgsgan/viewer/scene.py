@@ -40,7 +40,7 @@ class SceneAndCount:
 
     Attributes:
         scenes: one of them.
-        count: its Gaussians; None for tri-planes.
+        count: its Gaussians; None for other scenes.
         total: Gaussians with all levels.
     """
 

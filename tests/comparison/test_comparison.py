@@ -143,19 +143,18 @@ def test_a_config_takes_part_with_fresh_weights(tmp_path: Path):
 
 def test_training_is_timed_in_the_stage_where_runs_stand(data: Path, monkeypatch: pytest.MonkeyPatch):
     config = tiny_surface()
-    seen = (0, int(config.training.surface.full_kimg * 1000))
+    surface = config.training.surface
+    seen = (4, int(surface.full_kimg * 1000), 0)  # 0: the end of the schedule
     contestants = [
         Contestant(name="x", source="x", generator=TrainedGenerator(build_generator(config.generator), config, at))
         for at in seen
     ]
     stages = []
-    monkeypatch.setattr(
-        Trainer, "train_step", lambda self: stages.append(config.training.surface.stage(self.images_seen))
-    )
+    monkeypatch.setattr(Trainer, "train_step", lambda self: stages.append(surface.stage(self.images_seen)))
     real = replace(config.data, path=str(data))
     rates = speed.measure_training(contestants, real, Accelerator(cpu=True), steps=1)
-    assert len(rates) == 2
-    assert stages == ["low", "full"] * 3
+    assert len(rates) == 3
+    assert stages == ["sampler", "full", "full"] * 3
 
 
 def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
