@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from cgsgan.cli.parsing import parse_arguments
 from cgsgan.config import ConfigError, ExperimentConfig, load_config
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
@@ -42,10 +43,10 @@ def run(argv: list[str]) -> int:
         config_file = DEFAULT_CONFIG if resumed is None else resumed / "config.yaml"
     default = TrainArguments(experiment=load_config(find_config(config_file)))
     # The kinds of generator and renderer are the file's to choose: overrides stay flags, not subcommands.
-    arguments = tyro.cli(
+    arguments = parse_arguments(
         TrainArguments,
+        options,
         default=default,
-        args=options,
         prog="train.py [config.yaml]",
         config=(tyro.conf.AvoidSubcommands,),
     )

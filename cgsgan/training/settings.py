@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +41,23 @@ class OptimizerConfig:
     decay_kimg: float = 0.0
     decay_final: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse rates that would not descend.
+
+        Raises:
+            ValueError: names the field, the value and what is allowed.
+        """
+        for name in ("generator_lr", "discriminator_lr", "position_lr_multiplier"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"training.optimizer.{name}: expected a finite number >= 0, got {getattr(self, name)}")
+        for name in ("generator_clip_norm", "discriminator_clip_norm", "decay_kimg"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"training.optimizer.{name}: expected a number >= 0, got {getattr(self, name)}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"training.optimizer.beta2: expected one in [0, 1), got {self.beta2}")
+        if not 0 <= self.decay_final <= 1:
+            raise ValueError(f"training.optimizer.decay_final: expected a share, [0, 1], got {self.decay_final}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -72,6 +90,28 @@ class LossConfig:
     latent_weight: float = 1.0
     blur_sigma: float = 10.0
     blur_fade_kimg: float = 200.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights that would reward what they penalise.
+
+        Raises:
+            ValueError: names the field, the value and what is allowed.
+        """
+        names = (
+            "r1_gamma",
+            "knn_weight",
+            "center_weight",
+            "pose_weight",
+            "latent_weight",
+            "blur_sigma",
+            "blur_fade_kimg",
+        )
+        for name in names if self.r2_gamma is None else (*names, "r2_gamma"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"training.loss.{name}: expected a finite number >= 0, got {getattr(self, name)}")
+        for name in ("r1_interval", "knn_neighbors"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.loss.{name}: expected >= 1, got {getattr(self, name)}")
 
     def resolve_r2_gamma(self) -> float:
         """The weight of the penalty on fakes."""
@@ -185,11 +225,6 @@ class TrainingConfig:
             raise ValueError(
                 "training: expected evaluate_kimg >= 0 and evaluate_count >= 8, got "
                 f"{self.evaluate_kimg} and {self.evaluate_count}"
-            )
-        if not (self.loss.pose_weight >= 0 and self.loss.latent_weight >= 0):
-            raise ValueError(
-                "training.loss: expected pose_weight >= 0 and latent_weight >= 0, got "
-                f"{self.loss.pose_weight} and {self.loss.latent_weight}"
             )
         slow = self.ema_slow_halflife_kimg
         if slow is not None and not self.ema_halflife_kimg < slow < float("inf"):

@@ -42,6 +42,44 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str], *words: str) -> N
         assert word in output.err
 
 
+@pytest.mark.parametrize(
+    ("config", "override", "message"),
+    [
+        (
+            "wysiwyg",
+            ["--rendering.samples", "8"],
+            "rendering: samples, strata: expected at least one sample per stratum",
+        ),
+        ("wysiwyg", ["--generator.decoder.start-beta", "0"], "decoder: beta is a length > 0 in world units"),
+        ("wysiwyg", ["--training.surface.beta-final", "0"], "training.surface: beta is a length > 0"),
+        ("wysiwyg", ["--generator.proposal.bins", "32"], "proposal.bins is 32 but rendering.bins is 48"),
+        (
+            "eg3d",
+            ["--training.optimizer.generator-lr", "-1"],
+            "training.optimizer.generator_lr: expected a finite number",
+        ),
+        ("eg3d", ["--training.loss.r1-gamma", "-1"], "training.loss.r1_gamma: expected a finite number >= 0, got -1"),
+        ("eg3d", ["--training.kimg", "many"], "training.kimg"),
+    ],
+)
+def test_values_without_a_meaning_on_the_command_line(
+    config: str, override: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fails(
+        ["train", str(ROOT / f"configs/{config}_heads64.yaml"), "--out", str(tmp_path / "run"), *override],
+        capsys,
+        message,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_are_not_there_keep_their_suggestions(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(ROOT / "configs/heads64.yaml"), "--training.kimgs", "3"])
+    assert stop.value.code == 2
+    assert "--training.kimg" in capsys.readouterr().err
+
+
 def test_a_run_leaves_pictures_a_turntable_and_a_ply(run_folder: Path):
     assert {"config.yaml", "log.jsonl", "grid.png", "turntable.webp", "head.ply"} <= {
         p.name for p in run_folder.iterdir()

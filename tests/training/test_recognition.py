@@ -146,4 +146,6 @@ def test_contradictions_are_refused_in_one_line():
         r"latent_head names the one latent of a picture, but training.style_mixing 0.5",
         discriminator={"latent_head": 8}, training={"style_mixing": 0.5},
     )  # fmt: skip
-    refused(r"expected pose_weight >= 0", training={"loss": {"pose_weight": -1.0}})
+    refused(
+        r"training.loss.pose_weight: expected a finite number >= 0, got -1", training={"loss": {"pose_weight": -1.0}}
+    )
