@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
@@ -91,10 +92,11 @@ def compare(
     quality: list[dict[str, Any]] = []
     if config.quality is not None:
         for entrant in contestants:
-            dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=progress)
+            told = partial(_tell, progress, entrant.name)
+            dataset = open_dataset(replace(config.data, resolution=entrant.generator.resolution), progress=told)
             source = GeneratorScenes(entrant.generator, config.quality.truncation_psi)
             evaluator = Evaluator(
-                source, dataset, extractor, config.quality, accelerator, progress, identity, truth,
+                source, dataset, extractor, config.quality, accelerator, told, identity, truth,
                 prior=PosePrior.of(entrant.generator.config.training.poses),
             )  # fmt: skip
             quality.append(evaluator.measure())
@@ -105,6 +107,11 @@ def compare(
         notes=_notes(contestants, extractor, config),
         quality=quality,
     )
+
+
+def _tell(progress: Progress, name: str, what: str, done: int, total: int) -> None:
+    """Of whom; the same work is done for each."""
+    progress(f"{name}: {what}", done, total)
 
 
 def busyness() -> tuple[float, int]:

@@ -56,6 +56,8 @@ def test_gaussians_and_tri_planes_side_by_side(data: Path, tmp_path: Path, capsy
     code = main(["compare", *map(str, runs), "--data", str(data), "--out", str(out), *asked])
     printed = capsys.readouterr()
     assert code == 0, printed.err
+    assert "splats: " in printed.err  # who is being measured
+    assert "planes: " in printed.err
     assert printed.out.splitlines()[-1].startswith("wrote ")
 
     found = json.loads((out / "compare.json").read_text())
