@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -60,15 +60,17 @@ def run(argv: list[str]) -> int:
     explorer = Explorer(Heads(generator, arguments.inversions), most_pixels=arguments.most_pixels)
     folder = OutputFolder(arguments.out, most_bytes=arguments.most_mb << 20)
     viewer = Viewer(explorer, ViewerOptions(host=arguments.host, port=arguments.port, folder=folder))
-    asked = threading.Event()
+    # No threading.Event: its lock may be held by the very moment that a signal interrupts, and set() waits for it.
+    asked: list[int] = []
     # SIGTERM is what a container or a job scheduler sends; a SIGINT that the parent had ignored stays ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: asked.set())
+            signal.signal(number, lambda number, _: asked.append(number))
     try:
         for line in _instructions(arguments, viewer.port):
             print(line, flush=True)
-        asked.wait()
+        while not asked:
+            time.sleep(0.2)
         print("\nstopped", flush=True)
     finally:
         viewer.stop()
