@@ -18,7 +18,7 @@ PATH = "Error parsing experiment."
 def parse_arguments(cls: type[T], argv: list[str], **how: Any) -> T:
     """As :func:`tyro.cli`, but what the dataclasses themselves refuse is told as everything else that is refused is.
 
-    Unknown options and values that are no numbers keep tyro's own message, with what is similar to them.
+    Unknown options keep tyro's own message, with what is similar to them.
 
     Args:
         cls: a dataclass.
